@@ -1,0 +1,156 @@
+"""Weights and their cards, and the state of an unfinished run, on disk.
+
+No training and no inference; packaged weights are found by zoo.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from retina_seg import io
+from retina_seg.errors import UserError
+from retina_seg.models import build_model
+
+WEIGHTS, CARD, STATE = "weights.safetensors", "card.json", "state.pt"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CardModel(_Strict):
+    """What `models.build_model` needs."""
+
+    name: str
+    in_channels: int
+    arguments: dict[str, Any] = {}
+
+
+class CardInference(_Strict):
+    """How the network is used unless the caller says otherwise."""
+
+    flips: bool = False
+    window: int = 1024
+
+
+class Card(_Strict):
+    """Everything that belongs to weights: how to use them, where they come from and what they are worth.
+
+    Attributes
+    ----------
+    targets : the K outputs, in order.
+    preprocess : arguments of `preprocess.Preprocess`.
+    thresholds, threshold_source : probability from which a pixel counts, and which images chose it.
+    training : config, images (`dataset:id`), steps, seconds, precision, versions.
+    terms : training set -> its owners' terms in a sentence.
+    scores : protocol -> summary of the report of `retina-seg evaluate`.
+    speed : what was measured -> seconds.
+    limits : known failures, in sentences.
+    """
+
+    name: str
+    description: str = ""
+    targets: tuple[str, ...]
+    model: CardModel
+    preprocess: dict[str, Any]
+    inference: CardInference = CardInference()
+    thresholds: dict[str, float]
+    threshold_source: str
+    parameters: int
+    weights_sha256: str = ""
+    training: dict[str, Any] = {}
+    terms: dict[str, str] = {}
+    scores: dict[str, Any] = {}
+    speed: dict[str, float] = {}
+    limits: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        """AUC and Dice of every protocol in one line."""
+        return "; ".join(
+            f"{protocol}: AUC {score['fov']['auc']:.4f}, Dice {score['fov']['dice']:.4f}"
+            for protocol, score in self.scores.items()
+        )
+
+
+def save_model(net: nn.Module, card: Card, weights_path: Path, card_path: Path) -> Card:
+    """Write weights and card, weights first; returns the card with the hash of the weights."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    data = save(tensors, metadata={"format": "pt"})
+    card = card.model_copy(update={"weights_sha256": hashlib.sha256(data).hexdigest()})
+    with io.atomic(weights_path) as temporary:
+        temporary.write_bytes(data)
+    write_card(card, card_path)
+    return card
+
+
+def write_card(card: Card, path: Path) -> None:
+    """Write a card as JSON."""
+    io.write_json(path, card.model_dump(mode="json"))
+
+
+def read_card(path: Path) -> Card:
+    """Read and check a card; UserError where it is missing or not one."""
+    try:
+        return Card.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"there is no model card {path}: is the training finished?") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+        raise UserError(
+            f"{path} is not a model card of this version: {' '.join(str(error).split())}"
+        ) from None
+
+
+def load_model(weights_path: Path, card_path: Path) -> tuple[nn.Module, Card]:
+    """The network in evaluation mode, and its card.
+
+    Raises
+    ------
+    UserError
+        If a file is missing, the weights are not those of the card or do not fit the network.
+    """
+    card = read_card(card_path)
+    if not weights_path.is_file():
+        raise UserError(f"there are no weights {weights_path} beside the card {card_path.name}")
+    if (found := sha256(weights_path)) != card.weights_sha256:
+        raise UserError(
+            f"{weights_path} has hash {found[:12]}, its card says {card.weights_sha256[:12]}: "
+            "the file was changed or damaged; get both again"
+        )
+    net = build_model(
+        card.model.name, card.model.in_channels, len(card.targets), arguments=card.model.arguments
+    )
+    try:
+        net.load_state_dict(load_file(weights_path))
+    except (RuntimeError, SafetensorError) as error:
+        raise UserError(f"{weights_path} does not fit model {card.model.name!r}: {error}") from None
+    return net.eval(), card
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save_state(state: Mapping[str, Any], folder: Path) -> None:
+    """Write the state of a run: nested dicts and lists of tensors, numbers and text."""
+    with io.atomic(folder / STATE) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """The state of an unfinished run, on the CPU; UserError where there is none. Nothing in it is executed."""
+    path = folder / STATE
+    if not path.is_file():
+        raise UserError(f"{folder} has no {STATE}: there is nothing to resume; start with --out {folder}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error

@@ -1,0 +1,157 @@
+"""The one schema of a training run: strict, from YAML, with overrides from the command line.
+
+Never imported by models or losses; those take plain arguments.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from retina_seg.errors import UserError
+from retina_seg.preprocess import Colour
+
+
+class _Strict(BaseModel):
+    """Unknown keys are errors: a typo must never train a different model in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PreprocessConfig(_Strict):
+    """See `preprocess.Preprocess`."""
+
+    colour: Colour = "rgb"
+    clahe: bool = False
+    fov_diameter: int | None = Field(default=None, ge=64)
+
+
+class DataConfig(_Strict):
+    """Which photographs train and which watch.
+
+    `fit` and `monitor` name splits of the protocols' manifests. Where a monitor image also trains, its curve is
+    labelled as one of training images, and thresholds are chosen on the fit images.
+    """
+
+    protocols: tuple[str, ...] = Field(min_length=1)
+    fit: tuple[Literal["train", "val"], ...] = ("train",)
+    monitor: tuple[Literal["train", "val"], ...] = ("val",)
+    targets: tuple[str, ...] = Field(("vessels",), min_length=1)
+
+
+class ModelConfig(_Strict):
+    """A network in `models.MODELS` and arguments of its constructor."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+def _named(value: Any) -> Any:
+    """`model: unet` is short for `model: {name: unet}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class TrainingConfig(_Strict):
+    """How the weights are found. One step is one change of the weights."""
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(2, ge=1, description="patches a process and forward pass")
+    accumulate: int = Field(1, ge=1, description="forward passes a step")
+    patch_size: int = Field(512, ge=32, description="side of a patch, px")
+    augment: str = "standard"
+    loss: str = "bce"
+    learning_rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup_steps: int = Field(100, ge=0)
+    ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights, 0 for none")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    validate_every: int = Field(250, ge=1, description="steps between validations and saved states")
+    workers: int = Field(0, ge=0, description="processes that cut patches beside the training")
+
+
+class InferenceConfig(_Strict):
+    """How the trained network is used; stored on its card."""
+
+    flips: bool = False
+    window: int = Field(default=1024, ge=64, description="side of the sliding window for large photographs, px")
+
+
+class Config(_Strict):
+    """A training run from data to weights."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    seed: int = Field(0, ge=0)
+    data: DataConfig
+    preprocess: PreprocessConfig = PreprocessConfig()
+    model: Annotated[ModelConfig, BeforeValidator(_named)]
+    training: TrainingConfig
+    inference: InferenceConfig = InferenceConfig()
+    track: tuple[Literal["tensorboard"], ...] = ()
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> "Config":
+        if self.training.warmup_steps >= self.training.steps:
+            raise ValueError(
+                f"training.warmup_steps is {self.training.warmup_steps}, training.steps {self.training.steps}: "
+                "the warm-up must be shorter than the training"
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved configuration, loadable again."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply `a.b=value` overrides (values are YAML) and check every key.
+
+    Raises
+    ------
+    UserError
+        Naming the file, every key that is wrong and why.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no configuration {path}: give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the configuration {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {_one_line(error)}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} holds no settings: expected keys such as name, data, model, training")
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {_one_line(e['msg'])}" for e in error.errors()
+        )
+        raise UserError(f"{path}: {problems}") from None
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not all(key.split(".")):
+        raise UserError(f"--set {override!r}: expected key.subkey=value, for example training.steps=100")
+    *parents, last = key.split(".")
+    node: Any = tree
+    for parent in parents:
+        if isinstance(node.get(parent), str) and parent == "model":
+            node[parent] = _named(node[parent])
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise UserError(f"--set {override!r}: {parent} has no keys below it")
+    try:
+        node[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override!r}: the value is not YAML: {_one_line(error)}") from None
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())

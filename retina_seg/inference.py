@@ -1,0 +1,286 @@
+"""From a photograph to a Prediction at the photograph's own size: the one way every user takes.
+
+No metrics, no drawing; the only place where a network meets a photograph outside training.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from retina_seg import io, overlay, preprocess
+from retina_seg._version import __version__
+from retina_seg.checkpoint import Card
+from retina_seg.errors import UserError
+from retina_seg.fov import find_fov
+
+# Photographs up to this many pixels go through the network whole; larger ones by overlapping windows.
+WHOLE_IMAGE_PIXELS = 1280 * 1280
+WINDOW_OVERLAP = 0.25
+DEVICES = ("auto", "cpu", "cuda")
+FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # axes of (N, C, h, w)
+SAVED = ("mask", "prob", "overlay", "nifti")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says about one photograph, at the photograph's own size.
+
+    Attributes
+    ----------
+    prob : float32 (K, H, W) in [0, 1], zero outside the field of view.
+    mask : bool (K, H, W), prob at or above the threshold of its target, inside the field of view.
+    fov : bool (H, W).
+    image : uint8 (H, W, 3), the photograph.
+    targets : the K names.
+    thresholds : the K thresholds.
+    provenance : model, weights hash, versions, sizes, seconds, warnings; plain values.
+    """
+
+    prob: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    fov: NDArray[np.bool_]
+    image: NDArray[np.uint8]
+    targets: tuple[str, ...]
+    thresholds: tuple[float, ...]
+    provenance: Mapping[str, Any]
+
+    def at(self, *thresholds: float) -> "Prediction":
+        """The same prediction with other thresholds, one for each target; the network does not run again."""
+        if len(thresholds) != len(self.targets):
+            raise UserError(
+                f"{len(thresholds)} thresholds for the {len(self.targets)} targets {self.targets}"
+            )
+        mask = threshold(self.prob, thresholds, self.fov)
+        return Prediction(self.prob, mask, self.fov, self.image, self.targets, thresholds, self.provenance)
+
+    def save(
+        self, folder: str | Path, stem: str, *, what: tuple[str, ...] = ("mask", "prob", "overlay")
+    ) -> list[Path]:
+        """Write `<stem>_mask.png`, `_prob.tif`, `_overlay.png`, `.nii.gz` as asked for, and always `<stem>.json`.
+
+        With several targets the name carries the target: `<stem>_<target>_mask.png`. All the files appear or
+        none. Returns the paths.
+        """
+        if unknown := set(what) - set(SAVED):
+            raise UserError(f"cannot save {', '.join(sorted(unknown))}: choose from {', '.join(SAVED)}")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        written: list[Path] = []
+        try:
+            for target, prob, mask in zip(self.targets, self.prob, self.mask, strict=True):
+                name = f"{stem}_{target}" if len(self.targets) > 1 else stem
+                if "mask" in what:
+                    written.append(folder / f"{name}_mask.png")
+                    io.write_mask(written[-1], mask)
+                if "prob" in what:
+                    written.append(folder / f"{name}_prob.tif")
+                    io.write_probability(written[-1], prob)
+                if "nifti" in what:
+                    written.append(folder / f"{name}_mask.nii.gz")
+                    io.write_nifti(written[-1], mask.astype(np.uint8))
+            if "overlay" in what:
+                written.append(folder / f"{stem}_overlay.png")
+                io.write_rgb(written[-1], overlay.blend(self.image, self.mask, self.targets))
+            written.append(folder / f"{stem}.json")
+            io.write_json(written[-1], {**self.provenance, "files": [path.name for path in written]})
+        except BaseException:
+            for path in written:
+                path.unlink(missing_ok=True)
+            raise
+        return written
+
+
+class Segmenter:
+    """A network with its card, ready for photographs of any size.
+
+    Parameters
+    ----------
+    net : network that gives logits (N, K, h, w), on `device`.
+    card : its card.
+    device : "auto" (the GPU where there is one), "cpu" or "cuda".
+    flips : average the probabilities of the four flips; None does what the card says.
+
+    Examples
+    --------
+    >>> prediction = Segmenter.from_pretrained("vessels-drive").predict("photograph.jpg")  # doctest: +SKIP
+    >>> prediction.mask.shape  # doctest: +SKIP
+    (1, 584, 565)
+    """
+
+    def __init__(
+        self, net: nn.Module, card: Card, device: str = "auto", *, flips: bool | None = None
+    ) -> None:
+        self.device = choose_device(device)
+        self.card = card
+        self.flips = card.inference.flips if flips is None else flips
+        self.settings = preprocess.Preprocess(**card.preprocess)
+        self.net = net.to(self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, device: str = "auto", *, flips: bool | None = None
+    ) -> "Segmenter":
+        """The packaged model called `name`, or the model of a run folder; UserError lists the packaged ones."""
+        from retina_seg import zoo
+
+        net, card = zoo.load(name)
+        return cls(net, card, device, flips=flips)
+
+    def predict(
+        self,
+        source: str | Path | NDArray[np.uint8],
+        fov: NDArray[np.bool_] | None = None,
+    ) -> Prediction:
+        """Segment one photograph.
+
+        Parameters
+        ----------
+        source : file, or uint8 (H, W, 3) RGB.
+        fov : field of view bool (H, W); found in the photograph where None.
+
+        Raises
+        ------
+        UserError
+            If the file or array cannot be a fundus photograph.
+        """
+        started = time.perf_counter()
+        image = source if isinstance(source, np.ndarray) else io.read_image(source)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise UserError(f"expected an RGB image uint8 (H, W, 3), got {image.dtype} {image.shape}")
+        given = fov is not None
+        fov = find_fov(image) if fov is None else fov
+        prepared = preprocess.apply(image, fov, self.settings)
+        prob = predict_probability(
+            self.net, prepared.image, device=self.device, flips=self.flips, window=self.card.inference.window
+        )
+        prob = preprocess.undo(prob, fov, prepared.geometry)
+        thresholds = tuple(self.card.thresholds[target] for target in self.card.targets)
+        mask = threshold(prob, thresholds, fov)
+        geometry = prepared.geometry
+        provenance = {
+            "model": self.card.name,
+            "weights_sha256": self.card.weights_sha256,
+            "source": None if isinstance(source, np.ndarray) else Path(source).name,
+            "targets": list(self.card.targets),
+            "thresholds": dict(zip(self.card.targets, thresholds, strict=True)),
+            "threshold_source": self.card.threshold_source,
+            "flips": self.flips,
+            "width": geometry.width,
+            "height": geometry.height,
+            "working_width": geometry.work[1],
+            "working_height": geometry.work[0],
+            "field_of_view": {
+                "source": "given" if given else "found",
+                "box_y0_x0_y1_x1": list(geometry.box),
+                "fraction_of_image": float(fov.mean()),
+            },
+            "area_fraction_of_fov": {
+                target: float(m.sum() / fov.sum()) for target, m in zip(self.card.targets, mask, strict=True)
+            },
+            "device": self.device,
+            "versions": {"retina_seg": __version__, "torch": torch.__version__},
+            "seconds": round(time.perf_counter() - started, 4),
+            "warnings": self._doubts(image, fov, prob, mask),
+        }
+        return Prediction(prob, mask, fov, image, self.card.targets, thresholds, provenance)
+
+    def _doubts(
+        self,
+        image: NDArray[np.uint8],
+        fov: NDArray[np.bool_],
+        prob: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+    ) -> list[str]:
+        """Sentences on why the result should not be trusted; empty where nothing speaks against it."""
+        doubts = []
+        if fov.mean() < 0.2:
+            doubts.append(f"the field of view covers only {fov.mean():.0%} of the image")
+        if self.settings.fov_diameter is not None:
+            diameter = max(np.ptp(np.flatnonzero(fov.any(axis=axis))) + 1 for axis in (0, 1))
+            if diameter < 0.6 * self.settings.fov_diameter:
+                doubts.append(
+                    f"the field of view is {diameter} px wide, the model learnt on {self.settings.fov_diameter} px: "
+                    "fine structures may be missing"
+                )
+        if image[fov].mean() < 20:
+            doubts.append("the photograph is very dark")
+        for target, m, p in zip(self.card.targets, mask, prob, strict=True):
+            if not m.any():
+                doubts.append(f"no {target} were found (largest probability {p.max():.2f})")
+            elif target == "vessels" and not 0.03 <= (share := m.sum() / fov.sum()) <= 0.3:
+                doubts.append(f"{share:.1%} of the field of view is marked as vessels, usual is 5 to 20 %")
+        return doubts
+
+
+def saved(names: str) -> tuple[str, ...]:
+    """What `Prediction.save` writes, from text such as "mask,prob"; UserError for an unknown name."""
+    what = tuple(name.strip() for name in names.split(",") if name.strip())
+    if not what or set(what) - set(SAVED):
+        raise UserError(f"cannot save {names!r}: choose one or more of {','.join(SAVED)}")
+    return what
+
+
+def choose_device(device: str) -> str:
+    """Return "cpu" or "cuda"; UserError where a GPU is asked for and there is none."""
+    if device not in DEVICES:
+        raise UserError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch sees no GPU here; use --device cpu or auto")
+    return device
+
+
+def threshold(
+    prob: NDArray[np.float32], thresholds: tuple[float, ...], fov: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """`prob` (K, H, W) at or above the threshold of its channel, inside `fov` (H, W)."""
+    return (prob >= np.asarray(thresholds, np.float32)[:, None, None]) & fov
+
+
+@torch.inference_mode()
+def predict_probability(
+    net: nn.Module,
+    image: NDArray[np.float32],
+    *,
+    device: str = "cpu",
+    flips: bool = False,
+    window: int = 1024,
+) -> NDArray[np.float32]:
+    """Probabilities (K, h, w) of a prepared image float32 (C, h, w), the sigmoid applied once.
+
+    `flips` averages the probabilities of the four flips. Images of more than WHOLE_IMAGE_PIXELS are covered by
+    windows of `window` pixels that overlap by a quarter and are blended with Gaussian weights.
+    """
+    batch = torch.from_numpy(np.ascontiguousarray(image))[None]  # (1, C, h, w)
+    variants = FLIPS if flips else FLIPS[:1]
+    probs = [torch.flip(_probability(net, torch.flip(batch, axes), device, window), axes) for axes in variants]
+    return (sum(probs[1:], probs[0]) / len(probs))[0].numpy()
+
+
+def _probability(net: nn.Module, batch: Tensor, device: str, window: int) -> Tensor:
+    """(1, C, h, w) to probabilities (1, K, h, w) on the CPU."""
+
+    def run(tensor: Tensor) -> Tensor:
+        return torch.sigmoid(net(tensor.to(memory_format=torch.channels_last)).float())
+
+    if batch.shape[2] * batch.shape[3] <= WHOLE_IMAGE_PIXELS:
+        return run(batch.to(device)).cpu()
+    return sliding_window_inference(
+        batch,
+        roi_size=(window, window),
+        sw_batch_size=1,
+        predictor=run,
+        overlap=WINDOW_OVERLAP,
+        mode="gaussian",
+        sw_device=device,
+        device="cpu",
+    )

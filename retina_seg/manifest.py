@@ -1,0 +1,368 @@
+"""Manifests: one CSV row per photograph (files, sizes, hashes, splits, labels), one YAML card per set.
+
+Reads, writes and checks them without opening an image; pixels are the business of datasets.py and audit.py.
+"""
+
+import csv
+import dataclasses
+import io
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from retina_seg.errors import UserError
+
+SPLITS = ("train", "val", "test")
+EYES = ("left", "right", "")
+_TARGET, _HASH, _SPLIT, _LABEL = "target:", "sha256:", "split:", "label:"
+_FIXED = (
+    *("id", "subject", "eye", "image", "fov", "width", "height"),
+    *("pixel_sha256", "reduced_sha256", "perceptual_hash", "same_photograph"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One photograph of a set and everything known about it without opening a file.
+
+    Attributes
+    ----------
+    dataset
+        Name of the set, e.g. ``"drive"``.
+    id
+        Unique inside the set: ``"21"``, ``"im0001"``, ``"01L"``, ``"train/IDRiD_001"``.
+    subject
+        The unit that is split and resampled; both eyes of a CHASE child share one.
+    eye
+        ``"left"``, ``"right"`` or ``""`` where the release does not say.
+    image
+        POSIX path below the set's own folder.
+    targets
+        Target name -> POSIX path. A target without a file is not in the mapping.
+    fov
+        Path of the released field-of-view file, ``""`` where there is none.
+    splits
+        Protocol name -> ``"train"``, ``"val"`` or ``"test"``; a protocol that leaves the row out is absent.
+        Validation images are training data too when a final model is fitted.
+    labels
+        Whole-image labels as text, e.g. ``{"dr_grade": "2"}``.
+    width, height
+        Size in pixels in the original release (a local copy may be smaller).
+    pixel_sha256
+        Hash of the decoded pixels of the original release (`datasets.pixel_hash`), ``""`` where only a reduced
+        copy was at hand.
+    target_sha256
+        The same for each target's decoded two-valued pixels, and for ``"fov"``.
+    reduced_sha256
+        Hash of the decoded pixels of the reduced copy that was at hand in place of the original, else ``""``.
+    perceptual_hash
+        64 hex digits that hardly change when the photograph is resized or re-encoded (`datasets.difference_hash`).
+    same_photograph
+        ``"dataset:id"`` of every other row that shows the same photograph.
+    """
+
+    dataset: str
+    id: str
+    subject: str
+    eye: str
+    image: str
+    targets: Mapping[str, str]
+    fov: str
+    splits: Mapping[str, str]
+    labels: Mapping[str, str]
+    width: int
+    height: int
+    pixel_sha256: str
+    target_sha256: Mapping[str, str] = field(default_factory=dict)
+    reduced_sha256: str = ""
+    perceptual_hash: str = ""
+    same_photograph: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """``"dataset:id"``, unique over all sets."""
+        return f"{self.dataset}:{self.id}"
+
+    def files(self) -> list[str]:
+        """Every path of the row: the image, its targets, its field of view."""
+        return [self.image, *self.targets.values(), *([self.fov] if self.fov else [])]
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key in which ``"im2"`` comes before ``"im10"``."""
+    parts = re.findall(r"\d+|\D+", text)
+    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts)
+
+
+def folder() -> Path:
+    """Directory of the committed manifests: inside the installed package, else beside it in a source checkout."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "data_manifests", package.parent / "data_manifests"):
+        if (candidate / "drive.csv").is_file():
+            return candidate
+    raise UserError(
+        f"no data manifests in {package} or beside it: the installation is incomplete, reinstall retina-seg"
+    )
+
+
+def read(path: str | Path) -> list[Row]:
+    """Read the rows of one manifest; the set's name is the stem of the file's name.
+
+    Raises
+    ------
+    UserError
+        The file is missing, a column is unknown or missing, or a cell does not fit its column.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a manifest ({error})") from error
+    table = csv.reader(io.StringIO(text, newline=""))
+    header = next(table, [])
+    _check_header(path, header)
+    rows = []
+    for number, cells in enumerate(table, start=2):
+        if len(cells) != len(header):
+            raise UserError(f"{path}, line {number}: {len(cells)} cells, the header has {len(header)} columns")
+        rows.append(_row(path, number, dict(zip(header, cells, strict=True))))
+    if not rows:
+        raise UserError(f"{path}: a manifest without rows; write it again with `retina-seg data scan`")
+    return rows
+
+
+def write(rows: Sequence[Row], path: str | Path) -> None:
+    """Write rows of one set as CSV: sorted by id, one line each, ``\\n`` line ends, in one atomic step.
+
+    ``read(path)`` gives the same rows back when the file's stem is the set's name.
+    """
+    path = Path(path)
+    if len({row.dataset for row in rows}) != 1:
+        raise UserError(f"{path}: a manifest holds the rows of exactly one set, not of none or of several")
+    ordered = sorted(rows, key=lambda row: natural_key(row.id))
+    columns = _columns(ordered)
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    for row in ordered:
+        cells = _cells(row)
+        writer.writerow([cells.get(column, "") for column in columns])
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(buffer.getvalue(), encoding="utf-8", newline="")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_header(path: Path, header: Sequence[str]) -> None:
+    prefixes = (_TARGET, _HASH, _SPLIT, _LABEL)
+    missing = [column for column in _FIXED if column not in header]
+    unknown = [column for column in header if column not in _FIXED and not column.startswith(prefixes)]
+    if missing or unknown or len(set(header)) != len(header):
+        raise UserError(
+            f"{path}: not a manifest header; missing columns: {', '.join(missing) or 'none'}; "
+            f"unknown columns: {', '.join(unknown) or 'none'}; expected {', '.join(_FIXED)} and columns that "
+            f"start with {', '.join(prefixes)}, each once"
+        )
+
+
+def _row(path: Path, number: int, cells: Mapping[str, str]) -> Row:
+    def group(prefix: str) -> dict[str, str]:
+        return {name.removeprefix(prefix): cell for name, cell in cells.items() if name.startswith(prefix) and cell}
+
+    splits = group(_SPLIT)
+    if not set(splits.values()) <= set(SPLITS) or cells["eye"] not in EYES:
+        raise UserError(f"{path}, line {number}: a split is one of {SPLITS} or empty, an eye one of {EYES}")
+    for name in ("width", "height"):
+        if not cells[name].isdigit() or int(cells[name]) == 0:
+            raise UserError(f"{path}, line {number}: {name} is {cells[name]!r}, expected a number of pixels")
+    if not (cells["id"] and cells["subject"] and cells["image"]):
+        raise UserError(f"{path}, line {number}: id, subject and image must not be empty")
+    return Row(
+        dataset=path.stem,
+        id=cells["id"],
+        subject=cells["subject"],
+        eye=cells["eye"],
+        image=cells["image"],
+        targets=group(_TARGET),
+        fov=cells["fov"],
+        splits=splits,
+        labels=group(_LABEL),
+        width=int(cells["width"]),
+        height=int(cells["height"]),
+        pixel_sha256=cells["pixel_sha256"],
+        target_sha256=group(_HASH),
+        reduced_sha256=cells["reduced_sha256"],
+        perceptual_hash=cells["perceptual_hash"],
+        same_photograph=tuple(cells["same_photograph"].split()),
+    )
+
+
+def _cells(row: Row) -> dict[str, str]:
+    cells = {name: str(getattr(row, name)) for name in _FIXED if name != "same_photograph"}
+    cells["same_photograph"] = " ".join(sorted(row.same_photograph, key=natural_key))
+    groups = ((_TARGET, row.targets), (_HASH, row.target_sha256), (_SPLIT, row.splits), (_LABEL, row.labels))
+    for prefix, values in groups:
+        cells.update({prefix + name: value for name, value in values.items()})
+    return cells
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    """Header: who, which files, sizes, splits, labels, and the long hashes last."""
+
+    def group(prefix: str) -> list[str]:
+        found = {name for row in rows for name in _cells(row) if name.startswith(prefix)}
+        return sorted(found, key=natural_key)
+
+    return [
+        *("id", "subject", "eye", "image", *group(_TARGET), "fov", "width", "height"),
+        *(*group(_SPLIT), *group(_LABEL), "same_photograph", "perceptual_hash"),
+        *("pixel_sha256", "reduced_sha256", *group(_HASH)),
+    ]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing a check has to say.
+
+    Attributes
+    ----------
+    severity
+        ``"error"`` (results would be wrong), ``"warning"`` (know it before you quote a number) or ``"info"``.
+    kind
+        What was found, one word for programs: ``"missing"``, ``"duplicate"``, ``"subject"``, ...
+    files
+        The files or rows it is about.
+    message
+        A sentence for a person, with what to do.
+    """
+
+    severity: str
+    kind: str
+    files: tuple[str, ...]
+    message: str
+
+
+def check(rows: Iterable[Row], *, known_shared: Mapping[str, Sequence[str]] | None = None) -> list[Finding]:
+    """Check rows among themselves, without opening a file.
+
+    Finds ids, file paths and pixel hashes that occur twice, paths that leave the set's folder, and subjects on
+    both sides of a split.
+
+    Parameters
+    ----------
+    known_shared
+        Protocol -> subjects that the published split itself puts on both sides (from the card). They are
+        warnings; any other subject on both sides is an error.
+    """
+    rows = list(rows)
+    return [*_check_paths(rows), *_check_unique(rows), *_check_subjects(rows, known_shared or {})]
+
+
+def _check_paths(rows: Sequence[Row]) -> list[Finding]:
+    findings = []
+    for row in rows:
+        for name in row.files():
+            parts = PurePosixPath(name)
+            if parts.is_absolute() or ".." in parts.parts or "\\" in name:
+                text = f"{row.key}: the path {name!r} is not a plain relative POSIX path below the set's folder"
+                findings.append(Finding("error", "path", (row.key,), text))
+    return findings
+
+
+def _check_unique(rows: Sequence[Row]) -> list[Finding]:
+    ids, files, hashes = defaultdict(list), defaultdict(list), defaultdict(list)
+    for row in rows:
+        ids[row.key].append(row)
+        for name in row.files():
+            files[row.dataset, name].append(row)
+        if row.pixel_sha256 or row.reduced_sha256:
+            hashes[row.pixel_sha256 or row.reduced_sha256].append(row)
+    findings = []
+    for key, group in ids.items():
+        if len(group) > 1:
+            findings.append(Finding("error", "id", (key,), f"{key}: {len(group)} rows have this id; keep one"))
+    for (_, name), group in files.items():
+        if len(group) > 1:
+            keys = tuple(row.key for row in group)
+            text = f"{name} is named {len(group)} times, by {', '.join(keys)}; each file belongs to one row"
+            findings.append(Finding("error", "path", keys, text))
+    for group in hashes.values():
+        for index, first in enumerate(group):
+            findings += [_same_pixels(first, second) for second in group[index + 1 :] if second.key != first.key]
+    return findings
+
+
+def _same_pixels(first: Row, second: Row) -> Finding:
+    known = second.key in first.same_photograph and first.key in second.same_photograph
+    text = f"{first.key} and {second.key} hold the same pixels"
+    text += ", as the manifest notes" if known else "; keep one, or note the pair in same_photograph"
+    return Finding("warning" if known else "error", "duplicate", (first.key, second.key), text)
+
+
+def _check_subjects(rows: Sequence[Row], known_shared: Mapping[str, Sequence[str]]) -> list[Finding]:
+    sides: dict[tuple[str, str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        for protocol, split in row.splits.items():
+            sides[row.dataset, protocol, row.subject][split].append(row.key)
+    findings = []
+    for (_, protocol, subject), by_split in sides.items():
+        if len(by_split) < 2:
+            continue
+        known = subject in known_shared.get(protocol, ())
+        keys = tuple(key for split in SPLITS for key in by_split.get(split, []))
+        text = f"protocol {protocol}: subject {subject} is in {' and '.join(s for s in SPLITS if s in by_split)}"
+        text += ", as published; say so beside the number" if known else "; a subject belongs to one side"
+        findings.append(Finding("warning" if known else "error", "subject", keys, text))
+    return findings
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a person must know about a set before using it; the YAML file beside the CSV.
+
+    `known_shared_subjects` maps a protocol to the subjects its published split has on both sides. `downloads` are
+    addresses that need no registration, each relative to nothing: complete URLs.
+    """
+
+    name: str
+    title: str
+    licence: str
+    redistribution: bool
+    registration: bool
+    source: str
+    obtain: str
+    citation: str
+    split_rule: str
+    notes: tuple[str, ...] = ()
+    known_shared_subjects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    downloads: tuple[str, ...] = ()
+
+
+def read_card(path: str | Path) -> Card:
+    """Read a set's card; an unknown, missing or wrongly typed entry is an error."""
+    path = Path(path)
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as a card ({error})") from error
+    fields = {item.name: item for item in dataclasses.fields(Card)}
+    needed = {name for name, item in fields.items() if item.type in (str, bool)}
+    if not isinstance(entries, dict) or not needed <= set(entries) <= set(fields):
+        raise UserError(f"{path}: a card has the entries {', '.join(fields)} and no others")
+    for name in needed:
+        if not isinstance(entries[name], fields[name].type):  # type: ignore[arg-type]
+            raise UserError(f"{path}: {name} is {entries[name]!r}, expected {fields[name].type}")
+    shared = {str(key): tuple(map(str, value)) for key, value in (entries.get("known_shared_subjects") or {}).items()}
+    return Card(
+        **{name: entries[name].strip() if isinstance(entries[name], str) else entries[name] for name in needed},
+        notes=tuple(map(str, entries.get("notes") or ())),
+        known_shared_subjects=shared,
+        downloads=tuple(map(str, entries.get("downloads") or ())),
+    )

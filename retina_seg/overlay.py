@@ -1,0 +1,41 @@
+"""Masks over photographs as plain pixels: the fixed colours of the targets, blending, agreement with the truth.
+
+No figures with axes or text (see report).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Distinguishable with every common colour deficiency and against the orange of a fundus (after Okabe and Ito).
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "vessels": (86, 240, 255),
+    "microaneurysms": (0, 0, 160),
+    "haemorrhages": (0, 114, 178),
+    "hard_exudates": (240, 228, 66),
+    "soft_exudates": (255, 255, 255),
+    "disc": (0, 200, 140),
+}
+OTHER = (204, 121, 167)
+HIT, FALSE, MISSED = (255, 255, 255), (240, 228, 66), (0, 114, 255)
+
+
+def blend(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], targets: Sequence[str], opacity: float = 0.65
+) -> NDArray[np.uint8]:
+    """`image` uint8 (H, W, 3) with the K layers of `mask` bool (K, H, W) in the colours of `targets`."""
+    out = image.astype(np.float32)
+    for layer, target in zip(mask, targets, strict=True):
+        out[layer] = (1 - opacity) * out[layer] + opacity * np.asarray(COLOURS.get(target, OTHER), np.float32)
+    return np.rint(out).astype(np.uint8)
+
+
+def agreement(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], truth: NDArray[np.bool_], fov: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """`image` darkened, with hits white, false pixels yellow and missed ones blue, inside `fov`; all (H, W)."""
+    out = np.repeat((image.mean(axis=2, keepdims=True) * 0.5).astype(np.uint8), 3, axis=2)
+    for where, colour in ((mask & truth, HIT), (mask & ~truth, FALSE), (~mask & truth, MISSED)):
+        out[where & fov] = colour
+    return out

@@ -1,0 +1,193 @@
+"""The only normalisation in the project: a photograph and its field of view to the array a network reads.
+
+Deterministic and stored with the weights. No augmentation, no network, no files.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from retina_seg.errors import UserError
+
+Colour = Literal["rgb", "green", "grey"]
+
+# Pixels kept around the field of view, so that filters at its rim see the same border in every photograph.
+CROP_MARGIN = 8
+# A field of view within this ratio of the wanted diameter is left at its own scale: resampling costs sharpness
+# and would touch every photograph of the camera the network was trained on.
+SCALE_TOLERANCE = 1.12
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What is done to every photograph before the network; equal for training and use.
+
+    Attributes
+    ----------
+    colour : "rgb" (3 channels), "green" or "grey" (1 channel).
+    clahe : contrast-limited adaptive histogram equalisation (clip 2, 8 x 8 tiles) on the lightness (rgb) or
+        on the single channel.
+    fov_diameter : wanted diameter of the field of view in pixels, or None for the photograph's own scale.
+        Photographs whose diameter differs by more than SCALE_TOLERANCE are resampled to it.
+    """
+
+    colour: Colour = "rgb"
+    clahe: bool = False
+    fov_diameter: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown colour or a diameter no network could use."""
+        if self.colour not in get_args(Colour):
+            raise UserError(f"unknown colour {self.colour!r}: choose one of {', '.join(get_args(Colour))}")
+        if self.fov_diameter is not None and self.fov_diameter < 64:
+            raise UserError(f"fov_diameter is {self.fov_diameter} px: at least 64 is needed")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the array the network reads."""
+        return 3 if self.colour == "rgb" else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, for cards and configs."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an array maps back to its photograph.
+
+    Attributes
+    ----------
+    height, width : of the photograph, px.
+    box : (y0, x0, y1, x1) of the crop around the field of view in the photograph.
+    work : (h, w) of the crop after resampling; equal to the crop's own size where nothing was resampled.
+    """
+
+    height: int
+    width: int
+    box: tuple[int, int, int, int]
+    work: tuple[int, int]
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """(height, width) of the crop in the photograph's own pixels."""
+        y0, x0, y1, x1 = self.box
+        return y1 - y0, x1 - x0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the network reads: `image` float32 (C, h, w), `fov` bool (h, w), and the way back."""
+
+    image: NDArray[np.float32]
+    fov: NDArray[np.bool_]
+    geometry: Geometry
+
+
+def apply(image: NDArray[np.uint8], fov: NDArray[np.bool_], settings: Preprocess) -> Prepared:
+    """Crop to the field of view, resample to the wanted scale and standardise.
+
+    Each channel gets mean 0 and standard deviation 1 over the field of view; outside it the array is 0.
+
+    Parameters
+    ----------
+    image : uint8 (H, W, 3), RGB.
+    fov : bool (H, W), with at least one pixel set.
+
+    Raises
+    ------
+    UserError
+        If image and field of view do not fit each other or the field of view is empty.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise UserError(f"expected an RGB image uint8 (H, W, 3), got {image.dtype} {image.shape}")
+    if fov.shape != image.shape[:2]:
+        raise UserError(f"the field of view is {fov.shape}, the image {image.shape[:2]}: they must be equal")
+    geometry = plan(fov, settings)
+    y0, x0, y1, x1 = geometry.box
+    crop, inside = image[y0:y1, x0:x1], fov[y0:y1, x0:x1]
+    if geometry.work != geometry.crop:
+        crop = _resize(crop, geometry.work)
+        inside = _resize(inside.astype(np.uint8), geometry.work, nearest=True) > 0
+    array = _channels(crop, settings)  # (h, w, C)
+    pixels = array[inside]
+    mean, sd = pixels.mean(axis=0), pixels.std(axis=0)
+    array = (array - mean) / np.maximum(sd, 1e-3) * inside[..., None]
+    return Prepared(np.ascontiguousarray(array.transpose(2, 0, 1), dtype=np.float32), inside, geometry)
+
+
+def plan(fov: NDArray[np.bool_], settings: Preprocess) -> Geometry:
+    """The crop box and the working size for a field of view bool (H, W)."""
+    ys, xs = np.flatnonzero(fov.any(axis=1)), np.flatnonzero(fov.any(axis=0))
+    if ys.size == 0:
+        raise UserError("the field of view is empty: nothing to segment")
+    height, width = fov.shape
+    y0, y1 = max(int(ys[0]) - CROP_MARGIN, 0), min(int(ys[-1]) + 1 + CROP_MARGIN, height)
+    x0, x1 = max(int(xs[0]) - CROP_MARGIN, 0), min(int(xs[-1]) + 1 + CROP_MARGIN, width)
+    work = (y1 - y0, x1 - x0)
+    if settings.fov_diameter is not None:
+        # Cameras cut the circle at top and bottom more often than at the sides: the longer side is the diameter.
+        diameter = max(ys[-1] - ys[0], xs[-1] - xs[0]) + 1
+        scale = settings.fov_diameter / diameter
+        if max(scale, 1 / scale) > SCALE_TOLERANCE:
+            work = (max(round(work[0] * scale), 1), max(round(work[1] * scale), 1))
+    return Geometry(height, width, (y0, x0, y1, x1), work)
+
+
+def apply_to_target(target: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.bool_]:
+    """A truth bool (H, W) on the network's grid, bool (h, w): for training only, scores use the untouched truth.
+
+    A pixel is set where at least half of its area is.
+    """
+    y0, x0, y1, x1 = geometry.box
+    crop = target[y0:y1, x0:x1]
+    if geometry.work == geometry.crop:
+        return crop.copy()
+    return _resize(crop.astype(np.float32), geometry.work) >= 0.5
+
+
+def undo(prob: NDArray[np.float32], fov: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.float32]:
+    """Probabilities on the network's grid (K, h, w) at the photograph's size (K, H, W), zero outside `fov`.
+
+    `fov` is the photograph's own, bool (H, W).
+    """
+    y0, x0, y1, x1 = geometry.box
+    full = np.zeros((prob.shape[0], geometry.height, geometry.width), np.float32)
+    for channel, values in enumerate(prob):
+        if geometry.work != geometry.crop:
+            values = _resize(values, geometry.crop, linear=True)
+        full[channel, y0:y1, x0:x1] = values
+    return np.clip(full, 0.0, 1.0) * fov
+
+
+def _channels(crop: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.float32]:
+    """The wanted colour channels as float32 (h, w, C) in [0, 255]."""
+    if settings.colour == "rgb":
+        if settings.clahe:
+            lab = cv2.cvtColor(crop, cv2.COLOR_RGB2LAB)
+            lab = np.dstack([_equalise(lab[..., 0]), lab[..., 1:]])
+            crop = cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+        return crop.astype(np.float32)
+    single = crop[..., 1] if settings.colour == "green" else cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    single = _equalise(single) if settings.clahe else single
+    return single[..., None].astype(np.float32)
+
+
+def _equalise(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(np.ascontiguousarray(channel))
+
+
+def _resize(
+    array: NDArray[Any], size: tuple[int, int], *, nearest: bool = False, linear: bool = False
+) -> NDArray[Any]:
+    """Resample to (h, w): area averaging down, cubic up; `linear` never overshoots, `nearest` keeps labels."""
+    shrinking = size[0] < array.shape[0]
+    method = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
+    if linear:
+        method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    if nearest:
+        method = cv2.INTER_NEAREST
+    return cv2.resize(np.ascontiguousarray(array), (size[1], size[0]), interpolation=method)

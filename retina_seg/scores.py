@@ -1,0 +1,243 @@
+"""The scores of one model by one protocol as a record: JSON, tables, intervals, comparison of two.
+
+Nothing is measured here (evaluate.py, metrics.py) and nothing drawn or written to disk.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from retina_seg import metrics
+from retina_seg.errors import UserError
+from retina_seg.metrics import MASK_METRICS, Array, Tally
+
+METRICS = ("auc", "ap", *MASK_METRICS, "ece", "brier")
+TABLE_COLUMNS = ("metric", "pooled", "95 % interval", "image mean ± SD", "full frame", "second observer")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The scores of one model by one protocol; the JSON has the same names.
+
+    `fov` is pooled over the pixels inside the field of view, `full_frame` over all pixels; all else is inside
+    the field of view. `per_image_sd` is the sample standard deviation. An undefined metric is NaN (null in
+    JSON), left out of means and counted by `undefined`. `threshold` is NaN where folds differ (`per_fold`).
+    """
+
+    model: str
+    protocol: str
+    split: str
+    target: str
+    annotator: str
+    n_images: int
+    n_subjects: int
+    threshold: float
+    threshold_source: str
+    fov_source: str
+    postprocessing: str
+    fov: dict[str, float]
+    per_image_mean: dict[str, float]
+    per_image_sd: dict[str, float]
+    ci95: dict[str, list[float]]
+    ci95_per_image_mean: dict[str, list[float]]
+    undefined: dict[str, int]
+    full_frame: dict[str, float]
+    at_half: dict[str, Any]
+    oracle: dict[str, Any]
+    second_observer: dict[str, Any] | None
+    per_fold: list[dict[str, Any]]
+    per_image: list[dict[str, Any]]
+    bootstrap: dict[str, Any]
+    warnings: list[str]
+    leaked_images: list[str]
+    provenance: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, NaN as None."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+    def to_json(self) -> str:
+        """Strict JSON text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+AnyReport = Report | Mapping[str, Any]  # a report, or its JSON once loaded
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON knows it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# --- tables
+
+
+def table_rows(report: AnyReport) -> list[tuple[str, ...]]:
+    """One row of text per metric, columns as in TABLE_COLUMNS."""
+    scores = _loaded(report)
+    human = (scores["second_observer"] or {}).get("fov", {})
+    rows: list[tuple[str, ...]] = []
+    for name in METRICS:
+        low, high = scores["ci95"][name]
+        rows.append(
+            (
+                name,
+                _number(scores["fov"][name]),
+                "–" if low is None else f"{low:.4f} to {high:.4f}",
+                f"{_number(scores['per_image_mean'][name])} ± {_number(scores['per_image_sd'][name])}",
+                _number(scores["full_frame"][name]),
+                _number(human.get(name)),
+            )
+        )
+    return rows
+
+
+def markdown_table(report: AnyReport) -> str:
+    """The scores as a Markdown table, the protocol above it and the warnings below."""
+    scores = _loaded(report)
+    threshold = "per fold" if scores["threshold"] is None else f"{scores['threshold']:.4g}"
+    head = (
+        f"{scores['model']}: protocol `{scores['protocol']}`, {scores['split']}, {scores['n_images']} images "
+        f"of {scores['n_subjects']} subjects, {scores['annotator']}, field of view {scores['fov_source']}, "
+        f"threshold {threshold} ({scores['threshold_source']}), post-processing {scores['postprocessing']}"
+    )
+    lines = [head, "", *(f"| {' | '.join(row)} |" for row in (TABLE_COLUMNS, ("---",) * len(TABLE_COLUMNS)))]
+    lines += [f"| {' | '.join(row)} |" for row in table_rows(scores)]
+    lines += [line for warning in scores["warnings"] for line in ("", f"Note: {warning}.")]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _loaded(report: AnyReport) -> Mapping[str, Any]:
+    return report.to_dict() if isinstance(report, Report) else report
+
+
+# --- resampling of subjects
+
+
+def resample_weights(subjects: Sequence[str], n: int, seed: int) -> Array:
+    """How often each image counts in each of `n` bootstrap resamples of the subjects, int (n, images).
+
+    All images of a subject go together. (0, images) where there is one subject only: it has no interval.
+    """
+    names, index = np.unique(subjects, return_inverse=True)
+    shares = np.full(len(names), 1 / len(names))
+    draws = np.random.default_rng(seed).multinomial(len(names), shares, size=n if len(names) > 1 else 0)
+    return np.asarray(draws[:, index])
+
+
+def mean(values: Array) -> float:
+    """Mean of the values that are defined; NaN without any."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else math.nan
+
+
+def interval95(samples: Array) -> list[float]:
+    """95 % percentile interval of the samples that are defined; [NaN, NaN] without any."""
+    defined = samples[~np.isnan(samples)]
+    return [float(edge) for edge in np.percentile(defined, (2.5, 97.5))] if defined.size else [math.nan] * 2
+
+
+def resampled_means(table: Array, weights: Array) -> Array:
+    """Mean over the images where it is defined of each column of `table` (images, m), per resample (n, m)."""
+    counted = weights @ (~np.isnan(table)).astype(float)
+    total = weights @ np.nan_to_num(table)
+    return np.divide(total, counted, out=np.full(total.shape, np.nan), where=counted > 0)
+
+
+def spread(table: Array, names: Sequence[str], tallies: Sequence[Tally], weights: Array) -> dict[str, Any]:
+    """Mean, SD and undefined counts of the per-image `table` (images, m), 95 % intervals of mean and pooled.
+
+    The pooled intervals of auc and ap are those of binned probabilities (`metrics.binning_error`).
+    """
+    draws = [tally.metrics() for tally in metrics.resampled(tallies, weights)]
+    defined = {k: column[~np.isnan(column)] for k, column in zip(names, table.T, strict=True)}
+    means = resampled_means(table, weights)
+    return {
+        "per_image_mean": {name: mean(values) for name, values in defined.items()},
+        "per_image_sd": {k: float(v.std(ddof=1)) if v.size > 1 else math.nan for k, v in defined.items()},
+        "ci95": {name: interval95(np.array([draw[name] for draw in draws])) for name in names},
+        "ci95_per_image_mean": {k: interval95(v) for k, v in zip(names, means.T, strict=True)},
+        "undefined": {name: len(table) - values.size for name, values in defined.items()},
+    }
+
+
+def compare(
+    report_a: AnyReport,
+    report_b: AnyReport,
+    metric: str = "dice",
+    *,
+    n_bootstrap: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Is A better than B? Paired bootstrap over subjects of the difference A - B.
+
+    Works on the per-image tables, so on two saved reports (loaded JSON) as well. `per_image_mean` is there
+    for every metric; `pooled` is None for auc, ap, ece and brier, for which the tables hold no counts. Each
+    holds `a`, `b`, `difference`, `ci95` and `p_value`: two-sided, twice the share of resamples on the other
+    side of 0, and at least 2 / (n + 1).
+
+    Raises
+    ------
+    UserError
+        The reports do not score the same images by the same annotation and field of view.
+    """
+    a, b = _loaded(report_a), _loaded(report_b)
+    rows = list(zip(a["per_image"], b["per_image"], strict=False))
+    same = ("dataset", "id", "fold", "label_sha256", "fov_sha256")
+    if metric not in METRICS:
+        raise UserError(f"unknown metric {metric!r}: expected one of {', '.join(METRICS)}")
+    if len(a["per_image"]) != len(b["per_image"]) or any(x[key] != y[key] for x, y in rows for key in same):
+        raise UserError(
+            f"{a['model']} ({a['protocol']}, {a['split']}) and {b['model']} ({b['protocol']}, {b['split']}) "
+            "were not scored on the same images and annotations; evaluate both by one protocol"
+        )
+    weights = resample_weights([f"{x['dataset']}:{x['subject']}" for x, _ in rows], n_bootstrap, seed)
+    values = np.array([[x[metric], y[metric]] for x, y in rows], dtype=float)  # None becomes NaN
+    values[np.isnan(values).any(axis=1)] = np.nan  # paired: an image counts for both or for neither
+    once = np.ones((1, len(rows)), dtype=int)
+    result = {
+        "metric": metric,
+        "models": [a["model"], b["model"]],
+        "n_subjects": len({(x["dataset"], x["subject"]) for x, _ in rows}),
+        "bootstrap": {"n": n_bootstrap, "seed": seed, "unit": "subject"},
+        "per_image_mean": _difference(lambda times: resampled_means(values, times), once, weights),
+        "pooled": None,
+    }
+    if metric in MASK_METRICS:
+        tables = [scores["per_image"] for scores in (a, b)]
+        result["pooled"] = _difference(lambda times: _pooled(tables, times, metric), once, weights)
+    return result
+
+
+def _pooled(tables: Sequence[Sequence[Mapping[str, Any]]], weights: Array, metric: str) -> Array:
+    """Pooled metric of each table per row of `weights` (n, images): (n, tables)."""
+    columns = []
+    for table in tables:
+        counts = np.array([[row["counts"][key] for key in ("tp", "fp", "fn", "tn")] for row in table])
+        skeleton = np.array([row["skeleton"] for row in table])
+        draws = zip(weights @ counts, weights @ skeleton, strict=True)
+        columns.append([metrics.mask_metrics(*draw)[metric] for draw in draws])
+    return np.array(columns).T
+
+
+def _difference(statistic: Callable[[Array], Array], once: Array, weights: Array) -> dict[str, Any]:
+    a, b = (float(value) for value in statistic(once)[0])
+    samples = np.diff(statistic(weights)[:, ::-1], axis=1)[:, 0] if len(weights) else np.empty(0)
+    samples = samples[~np.isnan(samples)]
+    tail = min(np.count_nonzero(samples <= 0), np.count_nonzero(samples >= 0))
+    p_value = min(1.0, 2 * (int(tail) + 1) / (samples.size + 1)) if samples.size else math.nan
+    return {"a": a, "b": b, "difference": a - b, "ci95": interval95(samples), "p_value": p_value}

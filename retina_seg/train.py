@@ -1,0 +1,514 @@
+"""The training loop: fit, one interval of steps, one validation. Plain PyTorch on Hugging Face accelerate.
+
+Reads no command line and draws nothing; the run folder it fills is described at `fit`.
+"""
+
+import contextlib
+import csv
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from retina_seg import checkpoint, datasets, io, metrics, preprocess
+from retina_seg._version import __version__
+from retina_seg.checkpoint import Card, CardInference, CardModel
+from retina_seg.config import Config, TrainingConfig
+from retina_seg.errors import Interrupted, UserError
+from retina_seg.fov import find_fov
+from retina_seg.inference import predict_probability
+from retina_seg.losses import Loss, get_loss
+from retina_seg.manifest import Row
+from retina_seg.models import build_model, count_parameters
+from retina_seg.patches import PatchDataset, TrainingImage, loader
+from retina_seg.preprocess import Prepared, Preprocess
+
+LOG, TABLE, CONFIG = "log.jsonl", "log.csv", "config.yaml"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands: `step` of `steps`, the smoothed loss, and the newest validation or {}."""
+
+    step: int
+    steps: int
+    loss: float
+    validation: dict[str, float]
+
+    def describe(self) -> str:
+        """Loss and validation scores in a few words."""
+        return " ".join([f"loss {self.loss:.4f}", *(f"{k} {v:.4f}" for k, v in self.validation.items())])
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph for training and validation.
+
+    `truth` bool (K, H, W) and `fov` bool (H, W) are at the photograph's own size, `prepared` is what the network
+    reads.
+    """
+
+    row: Row
+    prepared: Prepared
+    truth: NDArray[np.bool_]
+    fov: NDArray[np.bool_]
+
+    def for_patches(self) -> TrainingImage:
+        """Image, truth and field of view on the network's grid."""
+        target = np.stack([preprocess.apply_to_target(t, self.prepared.geometry) for t in self.truth])
+        return TrainingImage(self.prepared.image, target, self.prepared.fov)
+
+
+def fit(
+    config: Config,
+    run: Path,
+    data_root: str | Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    progress: Callable[[Progress], None] | None = None,
+) -> Card:
+    """Train a network and leave everything about it in the folder `run`.
+
+    The folder gets config.yaml (resolved), log.jsonl and log.csv (one line an interval), state.pt (to resume),
+    weights.safetensors (averaged weights) and card.json. Interrupting (Ctrl-C, SIGTERM) saves the state.
+
+    Parameters
+    ----------
+    resume : go on from state.pt in `run`, whose result equals that of an uninterrupted run.
+    device : "auto" or "cpu"; several GPUs and machines come with `accelerate launch`.
+
+    Raises
+    ------
+    UserError
+        For unknown names in the config, missing data, a folder that already holds a run, or a state of
+        another config.
+    Interrupted
+        After a signal; the state is saved.
+    """
+    if config.track and find_spec("tensorboard") is None:
+        raise UserError(
+            "track: tensorboard is not installed; install it with: pip install 'retina-seg[track]'"
+        )
+    loss = get_loss(config.training.loss)
+    settings = Preprocess(**config.preprocess.model_dump())
+    net = _seeded_network(config, settings)
+    fit_rows = rows_of(config.data.protocols, config.data.fit)
+    monitor_rows = rows_of(config.data.protocols, config.data.monitor)
+    state = checkpoint.load_state(run) if resume else None
+    _check_run(run, config, state)
+
+    accelerator = Accelerator(
+        mixed_precision=config.training.precision,
+        gradient_accumulation_steps=config.training.accumulate,
+        cpu=device == "cpu",
+        log_with=list(config.track) or None,
+        project_dir=run,
+    )
+    try:
+        trainer = _Training(accelerator, net, config.training, loss)
+        photographs = {
+            row.key: load_photograph(row, data_root, config.data.targets, settings)
+            for row in {r.key: r for r in fit_rows + monitor_rows}.values()
+        }
+        fit_set, monitor_set = ([photographs[row.key] for row in part] for part in (fit_rows, monitor_rows))
+        if accelerator.is_main_process:
+            run.mkdir(parents=True, exist_ok=True)
+            io.write_text(run / CONFIG, config.to_yaml())
+        if state is not None:
+            trainer.load(state)
+        log = _Log(run, trainer.step, enabled=accelerator.is_main_process)
+        if config.track:
+            accelerator.init_trackers("tensorboard")
+        data = PatchDataset(
+            [photograph.for_patches() for photograph in fit_set],
+            size=config.training.patch_size,
+            augment=config.training.augment,
+            length=config.training.steps * trainer.patches_a_step,
+            seed=config.seed,
+        )
+        with _stop_signal() as trainer.stop_asked:
+            _run(trainer, config, data, monitor_set, log, run, progress)
+        accelerator.wait_for_everyone()
+        card = _card(config, settings, trainer, fit_rows, monitor_rows, fit_set, monitor_set)
+        if accelerator.is_main_process:
+            card = checkpoint.save_model(
+                trainer.averaged_network(), card, run / checkpoint.WEIGHTS, run / checkpoint.CARD
+            )
+        return card
+    finally:
+        accelerator.end_training()
+        # accelerate keeps its settings for the life of the process; the next run may want others.
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def _run(
+    trainer: "_Training",
+    config: Config,
+    data: PatchDataset,
+    monitor: Sequence[Photograph],
+    log: "_Log",
+    run: Path,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    """All intervals of a training: steps, validation, log, saved state."""
+    training = config.training
+    batches = iter(
+        trainer.accelerator.prepare(
+            loader(
+                data,
+                batch_size=training.batch_size,
+                start=trainer.step * trainer.patches_a_step,
+                workers=training.workers,
+                pin_memory=trainer.accelerator.device.type == "cuda",
+            )
+        )
+    )
+    validation: dict[str, float] = {}
+
+    def report() -> None:
+        if progress is not None and trainer.accelerator.is_main_process:
+            progress(Progress(trainer.step, training.steps, trainer.mean_loss, validation))
+
+    while trainer.step < training.steps:
+        end = min((trainer.step // training.validate_every + 1) * training.validate_every, training.steps)
+        train_interval(trainer, batches, end, report)
+        if trainer.step == end:
+            validation = validate(trainer.averaged_network(), monitor, config.data.targets, trainer.device)
+            entry = {
+                "step": trainer.step,
+                "seconds": round(trainer.seconds, 1),
+                "loss": trainer.mean_loss,
+                "learning_rate": trainer.learning_rate,
+                **validation,
+            }
+            trainer.clear_loss()
+            log.add(entry)
+            trainer.accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=trainer.step)
+            report()
+        if trainer.accelerator.is_main_process:
+            checkpoint.save_state({**trainer.state(), "config": config.to_yaml()}, run)
+        if trainer.stopped:
+            raise Interrupted(
+                f"stopped at step {trainer.step} of {training.steps}; go on with: retina-seg train --resume {run}"
+            )
+
+
+def train_interval(
+    trainer: "_Training",
+    batches: Iterator[dict[str, Tensor]],
+    end: int,
+    report: Callable[[], None],
+) -> None:
+    """Change the weights until step `end`, or until a signal asks to stop."""
+    trainer.net.train()
+    while trainer.step < end and not trainer.check_stop():
+        trainer.train_step(batches)
+        report()
+
+
+def validate(
+    net: nn.Module, photographs: Sequence[Photograph], targets: Sequence[str], device: str
+) -> dict[str, float]:
+    """Dice at .5 and AUC of every target, pooled over the field-of-view pixels of whole photographs."""
+    tallied = histograms(net, photographs, device=device)
+    result = {}
+    for target, histogram in zip(targets, tallied, strict=True):
+        half = histogram.shape[1] // 2
+        tp, fp = int(histogram[1, half:].sum()), int(histogram[0, half:].sum())
+        total = tp + fp + int(histogram[1].sum())
+        prefix = f"{target}_" if len(targets) > 1 else ""
+        result[f"{prefix}dice"] = 2 * tp / total if total else math.nan
+        result[f"{prefix}auc"] = metrics.auc_from_histogram(histogram)
+    return result
+
+
+def histograms(
+    net: nn.Module, photographs: Sequence[Photograph], *, device: str, flips: bool = False
+) -> list[NDArray[np.int64]]:
+    """Per target, the pooled histogram of `metrics.score_histogram` over whole photographs."""
+    net.eval()
+    total: list[NDArray[np.int64]] = []
+    for photograph in photographs:
+        prob = predict_probability(net, photograph.prepared.image, device=device, flips=flips)
+        prob = preprocess.undo(prob, photograph.fov, photograph.prepared.geometry)
+        found = [
+            metrics.score_histogram(p, t, photograph.fov) for p, t in zip(prob, photograph.truth, strict=True)
+        ]
+        total = [a + b for a, b in zip(total, found, strict=True)] if total else found
+    return total
+
+
+def rows_of(protocols: Sequence[str], splits: Sequence[str]) -> list[Row]:
+    """Rows of the packaged manifests that belong to one of `splits` under one of `protocols`.
+
+    Raises UserError for an unknown protocol or where no row belongs.
+    """
+    known = {protocol: name for name, spec in datasets.DATASETS.items() for protocol in spec.protocols}
+    found: dict[str, Row] = {}
+    for protocol in protocols:
+        if protocol not in known:
+            raise UserError(f"unknown protocol {protocol!r}: choose from {', '.join(known)}")
+        for row in datasets.rows(known[protocol]):
+            if row.splits.get(protocol) in splits:
+                found[row.key] = row
+    if not found:
+        raise UserError(f"no image is in the splits {', '.join(splits)} of {', '.join(protocols)}")
+    return list(found.values())
+
+
+def load_photograph(
+    row: Row, data_root: str | Path, targets: Sequence[str], settings: Preprocess
+) -> Photograph:
+    """Read and prepare one photograph; UserError where a target is not annotated in it."""
+    sample = datasets.load(row, data_root)
+    if missing := [target for target in targets if target not in sample.targets]:
+        raise UserError(
+            f"{row.key} has no annotation of {', '.join(missing)}: it has {', '.join(sample.targets) or 'none'}"
+        )
+    fov = find_fov(sample.image) if sample.fov is None else sample.fov
+    truth = np.stack([sample.targets[target] for target in targets])
+    return Photograph(row, preprocess.apply(sample.image, fov, settings), truth, fov)
+
+
+class _Training:
+    """Everything that changes while a network is trained, and how it is saved."""
+
+    def __init__(
+        self, accelerator: Accelerator, net: nn.Module, training: TrainingConfig, loss: Loss
+    ) -> None:
+        self.accelerator, self.training, self.loss = accelerator, training, loss
+        self.step, self.seconds = 0, 0.0
+        self.patches_a_step = training.batch_size * training.accumulate * accelerator.num_processes
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimiser = torch.optim.AdamW(
+            net.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+        )
+        self.averaged = AveragedModel(net, multi_avg_fn=_moving_average(training.ema), use_buffers=True)
+        self.averaged.to(accelerator.device)
+        self.net, self.optimiser = accelerator.prepare(net, optimiser)
+        self.device = accelerator.device.type
+        self.stop_asked: Callable[[], bool] = lambda: False
+        self.stopped = False
+        self.clear_loss()
+
+    def check_stop(self) -> bool:
+        """Whether any process was asked to stop; all processes stop after the same step."""
+        if self.stop_asked():
+            self.accelerator.set_trigger()
+        self.stopped = self.stopped or self.accelerator.check_trigger()
+        return self.stopped
+
+    def train_step(self, batches: Iterator[dict[str, Tensor]]) -> None:
+        """One change of the weights."""
+        started = time.perf_counter()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate
+        for _ in range(self.training.accumulate):
+            batch = next(batches)
+            with self.accelerator.accumulate(self.net):
+                image = batch["image"].to(memory_format=torch.channels_last)
+                value = self.loss(self.net(image).float(), batch["target"], batch["fov"])
+                if not torch.isfinite(value):
+                    raise UserError(
+                        f"the loss is {value.item()} at step {self.step}: lower training.learning_rate, or use "
+                        "training.precision=no"
+                    )
+                self.accelerator.backward(value)
+                if self.accelerator.sync_gradients:
+                    self.accelerator.clip_grad_norm_(self.net.parameters(), self.training.clip)
+                self.optimiser.step()
+                self.optimiser.zero_grad()
+            self._loss_sum += value.item()
+            self._loss_count += 1
+        self.averaged.update_parameters(self.accelerator.unwrap_model(self.net))
+        self.step += 1
+        self.seconds += time.perf_counter() - started
+
+    @property
+    def learning_rate(self) -> float:
+        """Linear warm-up, then half a cosine down to a hundredth."""
+        t = self.training
+        if self.step < t.warmup_steps:
+            return t.learning_rate * (self.step + 1) / t.warmup_steps
+        share = (self.step - t.warmup_steps) / (t.steps - t.warmup_steps)
+        return t.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean over the interval so far."""
+        return self._loss_sum / max(self._loss_count, 1)
+
+    def clear_loss(self) -> None:
+        """Begin a new interval."""
+        self._loss_sum, self._loss_count = 0.0, 0
+
+    def averaged_network(self) -> nn.Module:
+        """The network with averaged weights."""
+        return self.averaged.module
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs, as tensors and plain values."""
+        scaler = self.accelerator.scaler
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "loss": [self._loss_sum, self._loss_count],
+            "net": self.accelerator.unwrap_model(self.net).state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+            "random": torch.get_rng_state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """The reverse of `state`."""
+        self.step, self.seconds = state["step"], state["seconds"]
+        self._loss_sum, self._loss_count = state["loss"]
+        self.accelerator.unwrap_model(self.net).load_state_dict(state["net"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.accelerator.scaler is not None and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"])
+
+
+class _Log:
+    """log.jsonl and log.csv of a run; on resuming, lines after the saved step are dropped."""
+
+    def __init__(self, run: Path, step: int, *, enabled: bool) -> None:
+        self.run, self.enabled = run, enabled
+        self.entries = [entry for entry in read_log(run) if entry["step"] <= step] if step else []
+        if enabled:
+            self._write()
+
+    def add(self, entry: dict[str, float]) -> None:
+        """Append one line; both files are whole at any time."""
+        self.entries.append(entry)
+        if self.enabled:
+            self._write()
+
+    def _write(self) -> None:
+        io.write_text(self.run / LOG, "".join(json.dumps(entry) + "\n" for entry in self.entries))
+        with (
+            io.atomic(self.run / TABLE) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            if self.entries:
+                writer = csv.DictWriter(file, fieldnames=list(self.entries[0]))
+                writer.writeheader()
+                writer.writerows(self.entries)
+
+
+def read_log(run: Path) -> list[dict[str, float]]:
+    """The lines of a run's log.jsonl, [] where there is none."""
+    path = run / LOG
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Exponential moving average with a short memory at first: min(decay, (1 + n) / (10 + n))."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        n = int(count)
+        weight = 1 - min(decay, (1 + n) / (10 + n)) if decay else 1.0
+        for old, new in zip(averaged, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new, weight)
+            else:
+                old.copy_(new)
+
+    return update
+
+
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a flag; a second one is as abrupt as ever."""
+    received: list[int] = []
+
+    def remember(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {}
+    try:
+        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+            with contextlib.suppress(ValueError):  # only the main thread may listen for signals
+                before[number] = signal.signal(number, remember)
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _seeded_network(config: Config, settings: Preprocess) -> nn.Module:
+    torch.manual_seed(config.seed)
+    return build_model(
+        config.model.name, settings.channels, len(config.data.targets), arguments=config.model.arguments
+    )
+
+
+def _check_run(run: Path, config: Config, state: dict[str, Any] | None) -> None:
+    if state is None and (run / CONFIG).exists():
+        raise UserError(f"{run} already holds a run: choose another --out, or go on with --resume {run}")
+    if state is not None and state["config"] != config.to_yaml():
+        raise UserError(f"{run} was begun with another configuration: resume without changes, or start anew")
+
+
+def _card(
+    config: Config,
+    settings: Preprocess,
+    trainer: _Training,
+    fit_rows: Sequence[Row],
+    monitor_rows: Sequence[Row],
+    fit_set: Sequence[Photograph],
+    monitor_set: Sequence[Photograph],
+) -> Card:
+    """The card of a finished training; thresholds from the monitor images unless they were trained on."""
+    fit_keys, monitor_keys = ([row.key for row in rows] for rows in (fit_rows, monitor_rows))
+    held_out = not set(fit_keys) & set(monitor_keys)
+    net = trainer.averaged_network()
+    tallied = histograms(
+        net, monitor_set if held_out else fit_set, device=trainer.device, flips=config.inference.flips
+    )
+    thresholds = [metrics.best_threshold_from_histogram(histogram)[0] for histogram in tallied]
+    count = len(monitor_keys) if held_out else len(fit_keys)
+    source = "validation images, not trained on" if held_out else "training images"
+    return Card(
+        name=config.name,
+        targets=config.data.targets,
+        model=CardModel(
+            name=config.model.name, in_channels=settings.channels, arguments=config.model.arguments
+        ),
+        preprocess=settings.to_dict(),
+        inference=CardInference(**config.inference.model_dump()),
+        thresholds={t: round(v, 4) for t, v in zip(config.data.targets, thresholds, strict=True)},
+        threshold_source=f"highest pooled Dice on {count} {source}",
+        parameters=count_parameters(net),
+        training={
+            "config": config.model_dump(mode="json"),
+            "images": fit_keys,
+            "threshold_images": monitor_keys if held_out else fit_keys,
+            "steps": trainer.step,
+            "seconds": round(trainer.seconds),
+            "device": trainer.device,
+            "processes": trainer.accelerator.num_processes,
+            "versions": {"retina_seg": __version__, "torch": torch.__version__},
+        },
+    )

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+
+from retina_seg.errors import UserError
+from retina_seg.patches import PatchDataset, RangeSampler, TrainingImage, loader
+
+
+@pytest.fixture
+def images() -> list[TrainingImage]:
+    rng = np.random.default_rng(0)
+    yy, xx = np.mgrid[:90, :80]
+    fov = (yy - 45) ** 2 + (xx - 40) ** 2 < 38**2
+    return [
+        TrainingImage(rng.standard_normal((3, 90, 80)).astype(np.float32) * fov, (rng.random((2, 90, 80)) > 0.8) & fov, fov)
+        for _ in range(3)
+    ]
+
+
+def _dataset(images, size=32, augment="standard", seed=5) -> PatchDataset:
+    return PatchDataset(images, size=size, augment=augment, length=40, seed=seed)
+
+
+def test_shapes_and_values(images):
+    patch = _dataset(images)[0]
+    assert patch["image"].shape == (3, 32, 32)
+    assert patch["target"].shape == (2, 32, 32)
+    assert patch["fov"].shape == (1, 32, 32)
+    assert {t.dtype for t in patch.values()} == {torch.float32}
+    assert set(patch["target"].unique().tolist()) <= {0.0, 1.0}
+
+
+def test_a_patch_depends_on_seed_and_index_alone(images):
+    first, second = _dataset(images), _dataset(images)
+    for index in (7, 0, 31):
+        second[index + 1]
+        torch.testing.assert_close(first[index]["image"], second[index]["image"], rtol=0, atol=0)
+    assert not torch.equal(first[7]["image"], first[8]["image"])
+    assert not torch.equal(first[7]["image"], _dataset(images, seed=6)[7]["image"])
+
+
+def test_a_loader_that_starts_late_gives_the_tail(images):
+    dataset = _dataset(images)
+    whole = list(loader(dataset, batch_size=4))
+    tail = list(loader(dataset, batch_size=4, start=24))
+    assert len(whole) == 10
+    assert len(tail) == 4
+    for a, b in zip(whole[6:], tail, strict=True):
+        torch.testing.assert_close(a["image"], b["image"], rtol=0, atol=0)
+
+
+def test_patches_lie_over_the_field_of_view_and_reach_all_of_it(images):
+    dataset = _dataset(images, size=24, augment="none")
+    visited = np.zeros((90, 80), bool)
+    marked = images[0].image
+    for index in range(60):
+        patch = dataset[index]
+        assert patch["fov"].mean() > 0.2
+        template = patch["image"][0].numpy()
+        spots = [i for i, image in enumerate(images) if np.isin(template[12, 12], image.image[0])]
+        if spots == [0]:
+            y, x = np.argwhere(marked[0] == template[12, 12])[0]
+            visited[y - 12 : y + 12, x - 12 : x + 12] = True
+    assert visited[images[0].fov].mean() > 0.6
+
+
+def test_a_patch_larger_than_the_photograph(images):
+    patch = _dataset(images, size=128, augment="none")[3]
+    assert patch["image"].shape == (3, 128, 128)
+    assert patch["fov"].sum() == images[0].fov.sum()
+
+
+def test_no_images():
+    with pytest.raises(UserError, match="no training images"):
+        _dataset([])
+
+
+def test_range_sampler():
+    assert list(RangeSampler(3, 6)) == [3, 4, 5]
+    assert len(RangeSampler(3, 6)) == 3

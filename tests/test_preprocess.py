@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from retina_seg import preprocess
+from retina_seg.errors import UserError
+from retina_seg.preprocess import Preprocess
+
+
+def test_standardised_inside_and_zero_outside(drawn):
+    prepared = preprocess.apply(drawn.image, drawn.fov, Preprocess())
+    inside = prepared.image[:, prepared.fov]
+    np.testing.assert_allclose(inside.mean(axis=1), 0, atol=1e-4)
+    np.testing.assert_allclose(inside.std(axis=1), 1, atol=1e-4)
+    assert not prepared.image[:, ~prepared.fov].any()
+    assert prepared.image.dtype == np.float32
+    assert prepared.image.flags.c_contiguous
+
+
+def test_pixels_outside_the_field_of_view_do_not_matter(drawn):
+    painted = drawn.image.copy()
+    painted[~drawn.fov] = (255, 0, 128)
+    expected = preprocess.apply(drawn.image, drawn.fov, Preprocess()).image
+    np.testing.assert_array_equal(preprocess.apply(painted, drawn.fov, Preprocess()).image, expected)
+
+
+def test_a_brighter_lamp_changes_nothing(drawn):
+    dim = (drawn.image // 4 * 2).astype(np.uint8)
+    bright = dim * 2
+    expected = preprocess.apply(dim, drawn.fov, Preprocess()).image
+    np.testing.assert_allclose(preprocess.apply(bright, drawn.fov, Preprocess()).image, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("colour", "channels"), [("rgb", 3), ("green", 1), ("grey", 1)])
+@pytest.mark.parametrize("clahe", [False, True])
+def test_colours(drawn, colour, channels, clahe):
+    settings = Preprocess(colour=colour, clahe=clahe)
+    before = drawn.image.copy()
+    prepared = preprocess.apply(drawn.image, drawn.fov, settings)
+    assert settings.channels == channels == prepared.image.shape[0]
+    assert np.isfinite(prepared.image).all()
+    np.testing.assert_array_equal(drawn.image, before)
+
+
+def test_green_is_the_second_channel(drawn):
+    rgb = preprocess.apply(drawn.image, drawn.fov, Preprocess()).image
+    green = preprocess.apply(drawn.image, drawn.fov, Preprocess(colour="green")).image
+    np.testing.assert_array_equal(green[0], rgb[1])
+
+
+def test_undo_puts_every_pixel_back(drawn):
+    prepared = preprocess.apply(drawn.image, drawn.fov, Preprocess())
+    truth = preprocess.apply_to_target(drawn.vessels, prepared.geometry)
+    back = preprocess.undo(truth[None].astype(np.float32), drawn.fov, prepared.geometry)
+    np.testing.assert_array_equal(back[0] > 0.5, drawn.vessels)
+
+
+@pytest.mark.parametrize("diameter", [64, 200])
+def test_undo_after_resampling_keeps_places(drawn, diameter):
+    prepared = preprocess.apply(drawn.image, drawn.fov, Preprocess(fov_diameter=diameter))
+    found = np.flatnonzero(prepared.fov.any(axis=0))
+    assert found[-1] - found[0] + 1 == pytest.approx(diameter, abs=3)
+    assert prepared.image.shape[1:] == prepared.fov.shape == prepared.geometry.work
+    disc = preprocess.apply_to_target(drawn.disc, prepared.geometry).astype(np.float32)
+    back = preprocess.undo(disc[None], drawn.fov, prepared.geometry)[0]
+    assert back.shape == drawn.disc.shape
+    centre = np.argwhere(back > 0.5).mean(axis=0)
+    np.testing.assert_allclose(centre, np.argwhere(drawn.disc).mean(axis=0), atol=1.0)
+    assert back.max() <= 1
+    assert back.min() >= 0
+
+
+def test_a_diameter_close_to_the_wanted_one_is_left_alone(drawn):
+    columns = np.flatnonzero(drawn.fov.any(axis=0))
+    diameter = int(columns[-1] - columns[0] + 1)
+    near = preprocess.apply(drawn.image, drawn.fov, Preprocess(fov_diameter=round(diameter * 1.1)))
+    assert near.geometry.work == near.geometry.crop
+
+
+def test_undo_writes_nothing_outside_the_field_of_view(drawn):
+    geometry = preprocess.plan(drawn.fov, Preprocess())
+    prob = np.ones((2, *geometry.work), np.float32)
+    full = preprocess.undo(prob, drawn.fov, geometry)
+    assert full.shape == (2, *drawn.fov.shape)
+    np.testing.assert_array_equal(full[0] > 0, drawn.fov)
+
+
+def test_errors_name_what_was_given(drawn):
+    with pytest.raises(UserError, match="field of view is empty"):
+        preprocess.apply(drawn.image, np.zeros_like(drawn.fov), Preprocess())
+    with pytest.raises(UserError, match="must be equal"):
+        preprocess.apply(drawn.image, drawn.fov[1:], Preprocess())
+    with pytest.raises(UserError, match="uint8"):
+        preprocess.apply(drawn.image / 255.0, drawn.fov, Preprocess())
+    with pytest.raises(UserError, match="infrared"):
+        Preprocess(colour="infrared")
