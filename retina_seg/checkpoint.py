@@ -1,8 +1,9 @@
-"""Weights and their cards, and the state of an unfinished run, on disk.
+"""The run folder on disk: weights and their cards, log, and the state of an unfinished run.
 
 No training and no inference; packaged weights are found by zoo.
 """
 
+import csv
 import hashlib
 import json
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from retina_seg import io
 from retina_seg.errors import UserError
 from retina_seg.models import build_model
 
+CONFIG, LOG, TABLE = "config.yaml", "log.jsonl", "log.csv"
 WEIGHTS, CARD, STATE = "weights.safetensors", "card.json", "state.pt"
 
 
@@ -103,9 +105,7 @@ def read_card(path: Path) -> Card:
     except FileNotFoundError:
         raise UserError(f"there is no model card {path}: is the training finished?") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
-        raise UserError(
-            f"{path} is not a model card of this version: {' '.join(str(error).split())}"
-        ) from None
+        raise UserError(f"{path} is not a model card of this version: {' '.join(str(error).split())}") from None
 
 
 def load_model(weights_path: Path, card_path: Path) -> tuple[nn.Module, Card]:
@@ -124,9 +124,7 @@ def load_model(weights_path: Path, card_path: Path) -> tuple[nn.Module, Card]:
             f"{weights_path} has hash {found[:12]}, its card says {card.weights_sha256[:12]}: "
             "the file was changed or damaged; get both again"
         )
-    net = build_model(
-        card.model.name, card.model.in_channels, len(card.targets), arguments=card.model.arguments
-    )
+    net = build_model(card.model.name, card.model.in_channels, len(card.targets), arguments=card.model.arguments)
     try:
         net.load_state_dict(load_file(weights_path))
     except (RuntimeError, SafetensorError) as error:
@@ -154,3 +152,38 @@ def load_state(folder: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+class RunLog:
+    """log.jsonl and log.csv of a run; on resuming, lines after the saved step are dropped."""
+
+    def __init__(self, run: Path, step: int, *, enabled: bool) -> None:
+        self.run, self.enabled = run, enabled
+        self.entries = [entry for entry in read_log(run) if entry["step"] <= step] if step else []
+        if enabled:
+            self._write()
+
+    def add(self, entry: dict[str, float]) -> None:
+        """Append one line; both files are whole at any time."""
+        self.entries.append(entry)
+        if self.enabled:
+            self._write()
+
+    def _write(self) -> None:
+        io.write_text(self.run / LOG, "".join(json.dumps(entry) + "\n" for entry in self.entries))
+        with (
+            io.atomic(self.run / TABLE) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            if self.entries:
+                writer = csv.DictWriter(file, fieldnames=list(self.entries[0]))
+                writer.writeheader()
+                writer.writerows(self.entries)
+
+
+def read_log(run: Path) -> list[dict[str, float]]:
+    """The lines of a run's log.jsonl, [] where there is none."""
+    path = run / LOG
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -130,15 +130,15 @@ def train(
     Examples: `retina-seg train configs/vessels-drive.yaml --set training.steps=500 --out runs/short`,
     `retina-seg train --resume runs/short`
     """
+    from retina_seg import checkpoint, report
     from retina_seg import config as settings
-    from retina_seg import report
     from retina_seg import train as training
 
     if (config is None) == (resume is None):
         raise UserError("give either CONFIG.yaml to begin a training or --resume RUN to go on with one")
     if resume and (changes or out):
         raise UserError("--resume goes on with the run as it was: leave out --set and --out")
-    loaded = settings.load_config(config or resume / training.CONFIG, changes or ())  # type: ignore[operator]
+    loaded = settings.load_config(config or resume / checkpoint.CONFIG, changes or ())  # type: ignore[operator]
     run = resume or out or Path("runs") / loaded.name
     with _bar("steps", loaded.training.steps) as advance:
         card = training.fit(
@@ -149,9 +149,9 @@ def train(
             device=device,
             progress=lambda p: advance(p.step, p.describe()),
         )
-    _files(
-        [run / training.checkpoint.WEIGHTS, run / training.checkpoint.CARD, *report.draw_run(run, data_root)]
-    )
+    if not training.is_main_process():
+        return
+    _files([run / checkpoint.WEIGHTS, run / checkpoint.CARD, *report.draw_run(run, data_root)])
     console.print(f"{card.parameters} parameters, threshold {card.thresholds} ({card.threshold_source})")
 
 
@@ -194,6 +194,81 @@ def evaluate(
         _files([json])
 
 
+@data.command("list")
+def data_list(
+    data_root: Annotated[
+        Path | None, typer.Option("--data-root", envvar="RETINA_SEG_DATA", help="Say what of each set is there.")
+    ] = None,
+) -> None:
+    """The sets this package knows: photographs, annotations, protocols, terms.
+
+    Example: `retina-seg data list --data-root data`
+    """
+    from retina_seg import datasets
+
+    columns = ("set", "folder", "photographs", "annotated", "protocols (train/val/test)", "terms", "here")
+    _table(columns, (_summary(summary) for summary in datasets.summary(data_root)))
+
+
+@data.command("check")
+def data_check(
+    sets: Annotated[list[str], typer.Argument(metavar="SET...", help="Names of sets, or all.")],
+    data_root: DataRoot = Path("data"),
+) -> None:
+    """Compare a copy with the manifests: missing, damaged, mixed up or duplicate images, leaks across splits.
+
+    Examples: `retina-seg data check drive --data-root data`, `retina-seg data check all`
+    """
+    from retina_seg import audit, datasets
+
+    names = list(datasets.DATASETS) if sets == ["all"] else sets
+    with _bar("photographs", None) as advance:
+        findings = audit.check(names, data_root, progress=lambda done, all_, text: advance(done, text, total=all_))
+    colours = {"error": "bold red", "warning": "yellow", "info": "cyan"}
+    for finding in findings:
+        head = f"[{colours[finding.severity]}]{finding.severity}[/] {finding.kind}"
+        console.print(f"{head}: {_plain(finding.message)}", soft_wrap=True, highlight=False)
+    count = {severity: sum(f.severity == severity for f in findings) for severity in colours}
+    summary = ", ".join(f"{number} {severity}" for severity, number in count.items())
+    console.print(f"checked {', '.join(names)}: {summary}", highlight=False)
+    raise typer.Exit(2 if count["error"] else 0)
+
+
+@data.command("scan")
+def data_scan(
+    dataset: Annotated[str, typer.Argument(metavar="SET", help="Name of a set.")],
+    data_root: DataRoot = Path("data"),
+    out: Annotated[Path | None, typer.Option(help="CSV to write; default SET.csv here.")] = None,
+) -> None:
+    """Write the manifest of a whole copy of a set: paths, sizes, hashes, subjects, splits.
+
+    Example: `retina-seg data scan drive --data-root data --out data_manifests/drive.csv`
+    """
+    from retina_seg import audit, manifest
+
+    with _bar("photographs", None) as advance:
+        rows = audit.scan(dataset, data_root, progress=lambda done, all_, text: advance(done, text, total=all_))
+    path = out or Path(f"{dataset}.csv")
+    manifest.write(rows, path)
+    _files([path])
+
+
+@data.command("fetch")
+def data_fetch(
+    dataset: Annotated[str, typer.Argument(metavar="SET", help="Name of a set.")],
+    data_root: DataRoot = Path("data"),
+) -> None:
+    """Download a set where its owners allow that, else say where to register.
+
+    Example: `retina-seg data fetch stare --data-root data`
+    """
+    from retina_seg import download
+
+    with _bar("bytes", None) as advance:
+        fetched = download.fetch(dataset, data_root, progress=lambda done, all_, text: advance(done, text, total=all_))
+    console.print(_plain(fetched.message), soft_wrap=True, highlight=False)
+
+
 @models.command("list")
 def models_list() -> None:
     """The packaged models: what they find, how large they are, what they score."""
@@ -225,6 +300,21 @@ def models_verify() -> None:
     if not problems:
         raise UserError("no model is packaged with this installation: reinstall retina-seg")
     raise typer.Exit(2 if any(problems.values()) else 0)
+
+
+def _summary(summary: Any) -> tuple[str, ...]:
+    """One line of `data list`."""
+    protocols = (f"{name} {'/'.join(map(str, counts.values()))}" for name, counts in summary.splits.items())
+    here = "" if summary.missing is None else f"{summary.files - summary.missing} of {summary.files} files"
+    return (
+        summary.name,
+        summary.folder,
+        str(summary.images),
+        ", ".join(summary.targets) or "grades",
+        "; ".join(protocols),
+        summary.licence,
+        here,
+    )
 
 
 @contextmanager
@@ -283,3 +373,7 @@ def _files(paths: Any) -> None:
 def _plain(value: object) -> str:
     """Text in which rich finds no markup."""
     return str(value).replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,23 +1,24 @@
 """Readers of the public sets and of any folder of images: from a manifest row to a Sample of arrays.
 
-No transforms, no torch, no checks across images (audit.py).
+No transforms, no torch; checks across images are in audit.py, decoding of file formats in io.py.
 """
 
 import hashlib
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
 
-from retina_seg import manifest
+from retina_seg import cards, io, manifest
 from retina_seg.errors import UserError
 from retina_seg.manifest import Row
 
 LESIONS = ("microaneurysms", "haemorrhages", "hard_exudates", "soft_exudates")
+FOLDER = "folder"
+"""Set name of the rows of `folder_rows`."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,15 @@ class DatasetSpec:
     """Where a set lies, what is annotated in it and by which protocols it is split.
 
     `absent_is_empty` names the targets for which no file means "does not occur"; for any other target no file
-    means "not annotated", and the target is then left out of the Sample.
+    means "not annotated", and the target is then left out of the Sample. `label_compression` is what the
+    release's annotation files use, in Pillow's words, where a copy is known that was saved anew.
     """
 
     folder: str
     targets: tuple[str, ...]
     protocols: tuple[str, ...]
     absent_is_empty: tuple[str, ...] = ()
+    label_compression: str = ""
 
 
 DATASETS: dict[str, DatasetSpec] = {
@@ -46,7 +49,7 @@ DATASETS: dict[str, DatasetSpec] = {
         ("vessels", "vessels_observer2"),
         ("chase-20-8", "chase-8-20", "chase-4fold/1", "chase-4fold/2", "chase-4fold/3", "chase-4fold/4"),
     ),
-    "idrid_seg": DatasetSpec("IDRiD", (*LESIONS, "disc"), ("idrid",), absent_is_empty=LESIONS),
+    "idrid_seg": DatasetSpec("IDRiD", (*LESIONS, "disc"), ("idrid",), absent_is_empty=LESIONS, label_compression="raw"),
     "idrid_grade": DatasetSpec("IDRiD", (), ("idrid-grade",)),
 }
 
@@ -68,9 +71,29 @@ class Sample:
     """
 
     id: str
-    image: np.ndarray
-    targets: Mapping[str, np.ndarray]
-    fov: np.ndarray | None
+    image: NDArray[np.uint8]
+    targets: Mapping[str, NDArray[np.bool_]]
+    fov: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One line of `retina-seg data list`.
+
+    `splits` maps a protocol to its number of images per split; `missing` counts the files of the manifest that
+    are not below the data root (None without a data root).
+    """
+
+    name: str
+    title: str
+    folder: str
+    images: int
+    targets: tuple[str, ...]
+    splits: Mapping[str, Mapping[str, int]]
+    licence: str
+    registration: bool
+    files: int
+    missing: int | None
 
 
 def spec(dataset: str) -> DatasetSpec:
@@ -89,6 +112,50 @@ def rows(dataset: str) -> list[Row]:
     """Rows of the packaged manifest, in its order."""
     spec(dataset)
     return list(_packaged_rows(manifest.folder() / f"{dataset}.csv"))
+
+
+def folder_rows(folder: str | Path, *, recursive: bool = False) -> list[Row]:
+    """Rows for the images of any folder: no targets, no splits, each image a subject of its own.
+
+    Only names are looked at. Sizes are 0 and hashes empty, as nothing is known about such images in advance.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder: expected a folder of images")
+    names = [path.relative_to(root).as_posix() for path in io.find_images([root], recursive=recursive)]
+    if not names:
+        raise UserError(f"{root} holds no images: expected files named {', '.join(io.IMAGE_SUFFIXES)}")
+    return [Row(FOLDER, name, name, "", name, {}, "", {}, {}, 0, 0, "") for name in names]
+
+
+def summary(data_root: str | Path | None = None) -> list[Summary]:
+    """What is known about every set, and with a data root what of it is there."""
+    lines = []
+    for name, entry in DATASETS.items():
+        listed, words = rows(name), cards.card(name)
+        counts: dict[str, dict[str, int]] = {}
+        for protocol in entry.protocols:
+            sides = [row.splits.get(protocol, "") for row in listed]
+            counts[protocol] = {split: sides.count(split) for split in manifest.SPLITS}
+        files = [path for row in listed for path in row.files()]
+        missing = None
+        if data_root is not None:
+            missing = sum(not (Path(data_root) / entry.folder / path).is_file() for path in files)
+        lines.append(
+            Summary(
+                name,
+                words.title,
+                entry.folder,
+                len(listed),
+                entry.targets,
+                counts,
+                words.licence,
+                words.registration,
+                len(files),
+                missing,
+            )
+        )
+    return lines
 
 
 def set_folder(dataset: str, data_root: str | Path) -> Path:
@@ -113,104 +180,49 @@ def load(row: Row, data_root: str | Path) -> Sample:
     """Read one row's image, targets and field of view.
 
     A target of the set that the row names no file for is all False where the release means "does not occur"
-    (IDRiD lesions) and left out where it means "not annotated" (DRIVE training, second observer).
+    (IDRiD lesions) and left out where it means "not annotated" (DRIVE training, second observer). For rows of
+    `folder_rows`, `data_root` is the folder they were made from.
+
+    How the sets store annotations, all of them read by `io.read_mask` (the brighter of two colours is marked):
+    DRIVE grey GIF with 0/255, its second observer a palette GIF with the indices 0 (near black) and 1 (near
+    white); STARE grey PPM with 0/255; CHASE_DB1 1-bit PNG; IDRiD palette TIFF, index 1 shown red, one file
+    (81, hard exudates) RGBA with red in the original release.
 
     Raises
     ------
     UserError
-        A file that the manifest names is missing or unreadable, a label is not two-valued, or the sizes of image
-        and labels differ.
+        A file that the manifest names is missing or unreadable, an annotation is not two-valued, or the sizes
+        of image and annotations differ.
     """
-    root = set_folder(row.dataset, data_root)
-    image = _read_rgb(_existing(root, row.image))
+    root = Path(data_root) if row.dataset == FOLDER else set_folder(row.dataset, data_root)
+    image = io.read_image(existing(root, row.image))
     shape = image.shape[:2]
-    targets = {name: read_label(_existing(root, path)) for name, path in row.targets.items()}
-    for name in spec(row.dataset).absent_is_empty:
-        targets.setdefault(name, np.zeros(shape, dtype=bool))
-    fov = read_label(_existing(root, row.fov)) if row.fov else None
+    targets = {name: io.read_mask(existing(root, path)) for name, path in row.targets.items()}
+    fov = io.read_mask(existing(root, row.fov)) if row.fov else None
     for name, array in (*targets.items(), ("fov", fov)):
         if array is not None and array.shape != shape:
             raise UserError(
-                f"{row.key}: {name} is {array.shape[1]}x{array.shape[0]} pixels, its image {shape[1]}x{shape[0]}; "
-                f"get the set again, or run `retina-seg data check {row.dataset}`"
+                f"{row.key}: {name} is {array.shape[1]}x{array.shape[0]} pixels, its image "
+                f"{shape[1]}x{shape[0]}; get the set again, or run `retina-seg data check {row.dataset}`"
             )
+    if row.dataset in DATASETS:
+        empty = {name: np.zeros(shape, dtype=np.bool_) for name in DATASETS[row.dataset].absent_is_empty}
+        targets = {**empty, **targets}
     return Sample(row.id, image, targets, fov)
 
 
-def _existing(root: Path, name: str) -> Path:
+def existing(root: Path, name: str) -> Path:
+    """The path of a file that a manifest names; UserError where it is not there."""
     path = root / name
     if not path.is_file():
         raise UserError(f"{path} is missing although the manifest names it; the copy of the set is incomplete")
     return path
 
 
-def _read_rgb(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as opened:
-            return np.array(ImageOps.exif_transpose(opened).convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{path}: cannot be read as an image ({error})") from error
-
-
-def read_label(path: str | Path) -> np.ndarray:
-    """Read a two-valued annotation as bool (H, W).
-
-    Marked is what is shown bright: white in grey files (DRIVE, STARE), in 1-bit files (CHASE_DB1) and in palette
-    files (DRIVE second observer: index 1, nearly white; IDRiD: index 1, shown red), red in the RGBA file of the
-    IDRiD release. Grey files with the values 0 and 1 count as well.
-
-    Raises
-    ------
-    UserError
-        The file cannot be read, or shows more than two values.
-    """
-    path = Path(path)
-    try:
-        with warnings.catch_warnings(), Image.open(path) as opened:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            values = _brightness(opened)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{path}: cannot be read as an annotation ({error})") from error
-    levels = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
-    if len(levels) > 2:
-        raise UserError(f"{path}: an annotation holds two values, this file {len(levels)} ({levels[:6]}...)")
-    return values > (0 if levels[-1] <= 1 else 127)
-
-
-def _brightness(opened: Image.Image) -> np.ndarray:
-    """The brightest channel of the shown colours, uint8 (H, W)."""
-    if opened.mode == "P":
-        palette = np.array(opened.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-        table = np.zeros(256, dtype=np.uint8)
-        table[: len(palette)] = palette.max(axis=1)
-        return table[np.asarray(opened)]
-    if opened.mode in ("1", "L"):
-        return np.asarray(opened.convert("L"))
-    if opened.mode not in ("LA", "RGB", "RGBA"):
-        raise ValueError(f"mode {opened.mode} is not one in which annotations are stored")
-    return np.asarray(opened.convert("RGB")).max(axis=2)
-
-
-def pixel_hash(array: np.ndarray) -> str:
-    """SHA-256 of decoded pixels with their shape, so that a lossless re-save keeps its hash.
+def pixel_hash(array: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
+    """SHA-256 of decoded pixels with their shape and type, so that a lossless re-save keeps its hash.
 
     uint8 (H, W, 3) for photographs, bool (H, W) for annotations.
     """
     head = f"{'x'.join(map(str, array.shape))} {array.dtype.name}\n"
     return hashlib.sha256(head.encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
-def difference_hash(image: np.ndarray) -> str:
-    """Perceptual hash: signs of 256 horizontal brightness differences of a 17 x 16 thumbnail, 64 hex digits.
-
-    Resizing or re-encoding a photograph flips few of its 256 bits, another photograph flips many. Grey is the
-    mean of red and green: the blue channel is mostly noise in fundus photographs.
-
-    Parameters
-    ----------
-    image
-        uint8 (H, W, 3) RGB.
-    """
-    grey = Image.fromarray(image).convert("RGB").resize((17, 16), Image.Resampling.BOX)
-    values = np.asarray(grey, dtype=np.int32)[..., :2].sum(axis=2)
-    return np.packbits(values[:, 1:] > values[:, :-1]).tobytes().hex()

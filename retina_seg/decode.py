@@ -150,13 +150,15 @@ def _decode_deep_tiff(path: Path, min_side: int) -> NDArray[Any]:
         if sum(other.shape == page.shape for other in file.pages) > 1:
             raise _several_pages(path, len(file.pages))
         try:
-            return _decode_opencv(path)  # knows more compressions, and turns the picture itself
-        except ValueError:
             array = page.asarray()
-            if page.axes.startswith("S"):  # planes one after the other
-                array = np.moveaxis(array, 0, -1)  # (H, W, C)
-            tag = page.tags.get(_ORIENTATION_TAG)
-            return _upright(array, int(tag.value) if tag else 1)
+        except ValueError:  # a compression that tifffile leaves to others
+            if page.planarconfig != tifffile.PLANARCONFIG.CONTIG:
+                raise
+            return _decode_opencv(path)  # turns the picture itself
+        if page.axes.startswith("S"):  # planes one after the other
+            array = np.moveaxis(array, 0, -1)  # (H, W, C)
+        tag = page.tags.get(_ORIENTATION_TAG)
+        return _upright(array, int(tag.value) if tag else 1)
 
 
 def _decode_opencv(path: Path) -> NDArray[Any]:
@@ -205,9 +207,7 @@ def _check_size(path: Path, size: Sequence[int], min_side: int) -> None:
     if width * height > MAX_PIXELS:
         raise UserError(f"{path} is too large, {width} x {height} pixels: {_TOO_LARGE}")
     if min(width, height) < min_side:
-        raise UserError(
-            f"{path} is too small, {width} x {height} pixels: expected at least {min_side} on each side"
-        )
+        raise UserError(f"{path} is too small, {width} x {height} pixels: expected at least {min_side} on each side")
 
 
 def _check_pages(path: Path, picture: Image.Image) -> None:

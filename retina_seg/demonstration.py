@@ -6,7 +6,9 @@ Needs no data and no network connection.
 from dataclasses import dataclass
 from pathlib import Path
 
-from retina_seg import io, metrics, phantom
+import numpy as np
+
+from retina_seg import io, metrics, overlay, phantom
 from retina_seg.inference import Segmenter
 
 MODEL, SEED = "vessels-drive", 0
@@ -22,15 +24,25 @@ class Result:
 
 
 def run(out: Path, seed: int = SEED) -> Result:
-    """Draw a photograph, segment it on the CPU, write photograph, truth and results to `out`, score them."""
+    """Draw a photograph, segment it on the CPU, write photograph, truth and results to `out`, score them.
+
+    comparison.png shows the photograph, the mask over it, and its agreement with the truth (`overlay.agreement`).
+    """
     drawn = phantom.draw(seed)
-    out.mkdir(parents=True, exist_ok=True)
+    io.make_folder(out)
     photograph, truth = out / "photograph.png", out / "photograph_truth.png"
     io.write_rgb(photograph, drawn.image)
     io.write_mask(truth, drawn.vessels)
     prediction = Segmenter.from_pretrained(MODEL, "cpu").predict(photograph)
-    files = [photograph, truth, *prediction.save(out, photograph.stem)]
     prob, mask = prediction.prob[0], prediction.mask[0]
+    comparison = out / "comparison.png"
+    panels = (
+        drawn.image,
+        overlay.blend(drawn.image, prediction.mask, prediction.targets),
+        overlay.agreement(drawn.image, mask, drawn.vessels, drawn.fov),
+    )
+    io.write_rgb(comparison, np.concatenate(panels, axis=1))
+    files = [photograph, truth, *prediction.save(out, photograph.stem), comparison]
     scores = (
         ("Dice", metrics.dice(mask, drawn.vessels, drawn.fov), "overlap with the truth, 1 is perfect"),
         ("AUC", metrics.auc(prob, drawn.vessels, drawn.fov), "vessels rank above background, .5 is chance"),

@@ -206,7 +206,8 @@ def _report(
     changed = [image.row.key for image, row in zip(images, table, strict=True) if _differs(image, row, plan.target)]
     warnings += [f"files differ from the release in the manifest: {', '.join(changed)}"] if changed else []
     warnings += [f"scored on split {split!r}: not a test score"] if split != "test" else []
-    errors = metrics.binning_error(metrics.pool([image.inside for image in images]).histogram)
+    pooled, binned = _pooled(images, METRICS), metrics.pool([image.inside for image in images]).metrics()
+    binning = {f"{name}_binned_minus_exact": binned[name] - pooled[name] for name in ("auc", "ap")}
     oracle = metrics.best_threshold(*_pixels(images))[0]
     return Report(
         model=", ".join(dict.fromkeys(candidate.name for candidate in candidates.values())),
@@ -220,7 +221,7 @@ def _report(
         threshold_source="; ".join(dict.fromkeys(c.threshold_source for c in candidates.values())),
         fov_source=", ".join(sorted(sources)),
         postprocessing=first.postprocessing,
-        fov=_pooled(images, METRICS),
+        fov=pooled,
         full_frame=_pooled(images, METRICS, frame=True),
         **_spread(images, METRICS, resample),
         at_half=_at(images, 0.5, "threshold 0.5, chosen on no image"),
@@ -228,7 +229,7 @@ def _report(
         second_observer=_human(plan.second_observer, observers, resample) if observers else None,
         per_fold=[_fold(fold, candidates[fold], images) for fold in candidates if fold],
         per_image=table,
-        bootstrap={**resample, "unit": "subject", "auc_error_bound": errors[0], "ap_error_bound": errors[1]},
+        bootstrap={**resample, "unit": "subject", **binning},
         warnings=[plan.note, *warnings] if plan.note else warnings,
         leaked_images=leaked,
         provenance=_provenance(candidates, table),

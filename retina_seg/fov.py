@@ -22,10 +22,11 @@ _FLOOR = 8.0  # grey levels added before the logarithm: sensor noise of a dark b
 _LEVELS = np.geomspace(6.0, 110.0, 12)  # tried, in grey levels of a photograph scaled to a 99 % quantile of 255
 _DARKEST = 12.0  # a 99 % quantile below this is a black picture
 _DARK_FRAME = 25.0  # of 255: a picture that is all field of view has a higher median
-_SMALLEST = 0.12  # of the frame: what is smaller is no field of view
+_SMALLEST_SIDE = 16  # of a picture in which an edge can be told at all
+_SMALLEST = 0.06  # of the frame: what is smaller is no field of view
 _LEAST_STEP = 0.45  # of log brightness across the edge: a factor of 1.6
 _SPACING = 4  # of edge points, in work pixels
-_EDGE = 0.3  # part of the step at which the edge is drawn
+_EDGE = 0.2  # part of the step at which the edge is drawn
 _ON_CIRCLE = 0.015  # of the radius: distance at which an edge point still supports a circle
 _INSIDE = 0.75  # part of the edge points that a circle must hold, or it is that of some spot
 _ANGLES = np.linspace(-np.pi, np.pi, 1440, endpoint=False)
@@ -47,7 +48,7 @@ def find_fov(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     A photograph without a dark border (a crop, say) is field of view everywhere. Notches and labels at the
     edge are left out; a field that the frame or the camera cuts straight stays cut; dark parts of the rim are
-    filled. The result is convex.
+    filled. The result is one piece without holes.
 
     Parameters
     ----------
@@ -62,9 +63,11 @@ def find_fov(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     UserError
         for pictures that are black or noise, and for a bright spot too small to be a field of view
     """
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
         raise ValueError(f"expected a uint8 (H, W, 3) image, got {image.dtype} {image.shape}")
     height, width = image.shape[:2]
+    if min(height, width) < _SMALLEST_SIDE:
+        raise UserError(_NO_FOV.format(f"the picture is only {width} x {height} pixels"))
     scale = max(1.0, max(height, width) / WORK_SIDE)
     size = (max(1, round(width / scale)), max(1, round(height / scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale > 1 else image

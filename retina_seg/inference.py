@@ -5,7 +5,7 @@ No metrics, no drawing; the only place where a network meets a photograph outsid
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from retina_seg._version import __version__
 from retina_seg.checkpoint import Card
 from retina_seg.errors import UserError
 from retina_seg.fov import find_fov
+from retina_seg.preprocess import Geometry
 
 # Photographs up to this many pixels go through the network whole; larger ones by overlapping windows.
 WHOLE_IMAGE_PIXELS = 1280 * 1280
@@ -55,15 +56,16 @@ class Prediction:
     def at(self, *thresholds: float) -> "Prediction":
         """The same prediction with other thresholds, one for each target; the network does not run again."""
         if len(thresholds) != len(self.targets):
-            raise UserError(
-                f"{len(thresholds)} thresholds for the {len(self.targets)} targets {self.targets}"
-            )
+            raise UserError(f"{len(thresholds)} thresholds for the {len(self.targets)} targets {self.targets}")
         mask = threshold(self.prob, thresholds, self.fov)
-        return Prediction(self.prob, mask, self.fov, self.image, self.targets, thresholds, self.provenance)
+        provenance = {
+            **self.provenance,
+            **_thresholded(self.targets, thresholds, mask, self.fov),
+            "threshold_source": "given by the caller",
+        }
+        return replace(self, mask=mask, thresholds=thresholds, provenance=provenance)
 
-    def save(
-        self, folder: str | Path, stem: str, *, what: tuple[str, ...] = ("mask", "prob", "overlay")
-    ) -> list[Path]:
+    def save(self, folder: str | Path, stem: str, *, what: tuple[str, ...] = ("mask", "prob", "overlay")) -> list[Path]:
         """Write `<stem>_mask.png`, `_prob.tif`, `_overlay.png`, `.nii.gz` as asked for, and always `<stem>.json`.
 
         With several targets the name carries the target: `<stem>_<target>_mask.png`. All the files appear or
@@ -71,8 +73,7 @@ class Prediction:
         """
         if unknown := set(what) - set(SAVED):
             raise UserError(f"cannot save {', '.join(sorted(unknown))}: choose from {', '.join(SAVED)}")
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = io.make_folder(folder)
         written: list[Path] = []
         try:
             for target, prob, mask in zip(self.targets, self.prob, self.mask, strict=True):
@@ -115,9 +116,7 @@ class Segmenter:
     (1, 584, 565)
     """
 
-    def __init__(
-        self, net: nn.Module, card: Card, device: str = "auto", *, flips: bool | None = None
-    ) -> None:
+    def __init__(self, net: nn.Module, card: Card, device: str = "auto", *, flips: bool | None = None) -> None:
         self.device = choose_device(device)
         self.card = card
         self.flips = card.inference.flips if flips is None else flips
@@ -125,9 +124,7 @@ class Segmenter:
         self.net = net.to(self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @classmethod
-    def from_pretrained(
-        cls, name: str | Path, device: str = "auto", *, flips: bool | None = None
-    ) -> "Segmenter":
+    def from_pretrained(cls, name: str | Path, device: str = "auto", *, flips: bool | None = None) -> "Segmenter":
         """The packaged model called `name`, or the model of a run folder; UserError lists the packaged ones."""
         from retina_seg import zoo
 
@@ -156,7 +153,7 @@ class Segmenter:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise UserError(f"expected an RGB image uint8 (H, W, 3), got {image.dtype} {image.shape}")
         given = fov is not None
-        fov = find_fov(image) if fov is None else fov
+        fov = find_fov(image) if fov is None else np.asarray(fov, bool)
         prepared = preprocess.apply(image, fov, self.settings)
         prob = predict_probability(
             self.net, prepared.image, device=self.device, flips=self.flips, window=self.card.inference.window
@@ -164,33 +161,35 @@ class Segmenter:
         prob = preprocess.undo(prob, fov, prepared.geometry)
         thresholds = tuple(self.card.thresholds[target] for target in self.card.targets)
         mask = threshold(prob, thresholds, fov)
-        geometry = prepared.geometry
         provenance = {
+            "source": None if isinstance(source, np.ndarray) else Path(source).name,
+            **self._provenance(prepared.geometry),
+            **_thresholded(self.card.targets, thresholds, mask, fov),
+            "field_of_view": {
+                "source": "given" if given else "found",
+                "box_y0_x0_y1_x1": list(prepared.geometry.box),
+                "fraction_of_image": float(fov.mean()),
+            },
+            "seconds": round(time.perf_counter() - started, 4),
+            "warnings": self._doubts(image, fov, prob, mask),
+        }
+        return Prediction(prob, mask, fov, image, self.card.targets, thresholds, provenance)
+
+    def _provenance(self, geometry: Geometry) -> dict[str, Any]:
+        """What the result of any photograph of this geometry owes to the model."""
+        return {
             "model": self.card.name,
             "weights_sha256": self.card.weights_sha256,
-            "source": None if isinstance(source, np.ndarray) else Path(source).name,
             "targets": list(self.card.targets),
-            "thresholds": dict(zip(self.card.targets, thresholds, strict=True)),
             "threshold_source": self.card.threshold_source,
             "flips": self.flips,
             "width": geometry.width,
             "height": geometry.height,
             "working_width": geometry.work[1],
             "working_height": geometry.work[0],
-            "field_of_view": {
-                "source": "given" if given else "found",
-                "box_y0_x0_y1_x1": list(geometry.box),
-                "fraction_of_image": float(fov.mean()),
-            },
-            "area_fraction_of_fov": {
-                target: float(m.sum() / fov.sum()) for target, m in zip(self.card.targets, mask, strict=True)
-            },
             "device": self.device,
             "versions": {"retina_seg": __version__, "torch": torch.__version__},
-            "seconds": round(time.perf_counter() - started, 4),
-            "warnings": self._doubts(image, fov, prob, mask),
         }
-        return Prediction(prob, mask, fov, image, self.card.targets, thresholds, provenance)
 
     def _doubts(
         self,
@@ -204,7 +203,7 @@ class Segmenter:
         if fov.mean() < 0.2:
             doubts.append(f"the field of view covers only {fov.mean():.0%} of the image")
         if self.settings.fov_diameter is not None:
-            diameter = max(np.ptp(np.flatnonzero(fov.any(axis=axis))) + 1 for axis in (0, 1))
+            diameter = preprocess.diameter(fov)
             if diameter < 0.6 * self.settings.fov_diameter:
                 doubts.append(
                     f"the field of view is {diameter} px wide, the model learnt on {self.settings.fov_diameter} px: "
@@ -239,11 +238,19 @@ def choose_device(device: str) -> str:
     return device
 
 
-def threshold(
-    prob: NDArray[np.float32], thresholds: tuple[float, ...], fov: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def threshold(prob: NDArray[np.float32], thresholds: tuple[float, ...], fov: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """`prob` (K, H, W) at or above the threshold of its channel, inside `fov` (H, W)."""
     return (prob >= np.asarray(thresholds, np.float32)[:, None, None]) & fov
+
+
+def _thresholded(
+    targets: tuple[str, ...], thresholds: tuple[float, ...], mask: NDArray[np.bool_], fov: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Thresholds and marked areas by target, for the provenance."""
+    return {
+        "thresholds": dict(zip(targets, thresholds, strict=True)),
+        "area_fraction_of_fov": {t: float(m.sum() / fov.sum()) for t, m in zip(targets, mask, strict=True)},
+    }
 
 
 @torch.inference_mode()

@@ -128,9 +128,7 @@ def _to_uint8(array: NDArray[Any], path: Path) -> NDArray[np.uint8]:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"{path} holds NaN or infinite values: expected 0 to 1, or 0 to at most 65535")
     if low < 0 or high > 65535:
-        raise UserError(
-            f"{path} holds values from {low:g} to {high:g}: expected 0 to 1, or 0 to at most 65535"
-        )
+        raise UserError(f"{path} holds values from {low:g} to {high:g}: expected 0 to 1, or 0 to at most 65535")
     if array.dtype.kind == "f" and high <= 1:
         full = 1.0
     else:
@@ -254,6 +252,15 @@ def atomic(path: StrPath) -> Iterator[Path]:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: StrPath) -> Path:
+    """Make a folder and those above it, where they are not there yet; UserError where that is not possible."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be made a folder: {error.strerror or error}; choose another") from error
+    return Path(path)
 
 
 def write_mask(path: StrPath, mask: NDArray[Any]) -> None:

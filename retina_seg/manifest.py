@@ -1,10 +1,9 @@
-"""Manifests: one CSV row per photograph (files, sizes, hashes, splits, labels), one YAML card per set.
+"""Manifests: one CSV row per photograph (files, sizes, hashes, splits, labels); read, write, check.
 
-Reads, writes and checks them without opening an image; pixels are the business of datasets.py and audit.py.
+No pixels: they are the business of datasets.py and audit.py. What a set's licence says is in cards.py.
 """
 
 import csv
-import dataclasses
 import io
 import os
 import re
@@ -13,8 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import yaml
-
 from retina_seg.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -22,8 +19,9 @@ EYES = ("left", "right", "")
 _TARGET, _HASH, _SPLIT, _LABEL = "target:", "sha256:", "split:", "label:"
 _FIXED = (
     *("id", "subject", "eye", "image", "fov", "width", "height"),
-    *("pixel_sha256", "reduced_sha256", "perceptual_hash", "same_photograph"),
+    *("pixel_sha256", "reduced_sha256", "perceptual_hash", "same_photograph", "same_eye"),
 )
+_RELATIONS = ("same_photograph", "same_eye")
 
 
 @dataclass(frozen=True)
@@ -54,16 +52,18 @@ class Row:
     width, height
         Size in pixels in the original release (a local copy may be smaller).
     pixel_sha256
-        Hash of the decoded pixels of the original release (`datasets.pixel_hash`), ``""`` where only a reduced
-        copy was at hand.
+        Hash of the decoded pixels of the original release (`datasets.pixel_hash`), ``""`` where only a
+        reduced copy was at hand.
     target_sha256
         The same for each target's decoded two-valued pixels, and for ``"fov"``.
     reduced_sha256
         Hash of the decoded pixels of the reduced copy that was at hand in place of the original, else ``""``.
     perceptual_hash
-        64 hex digits that hardly change when the photograph is resized or re-encoded (`datasets.difference_hash`).
-    same_photograph
-        ``"dataset:id"`` of every other row that shows the same photograph.
+        64 hex digits that hardly change when the photograph is resized or re-encoded
+        (`duplicates.perceptual_hash`).
+    same_photograph, same_eye
+        Keys of the other rows, of this set or another, that show the same photograph, or the same eye in
+        another photograph.
     """
 
     dataset: str
@@ -82,6 +82,7 @@ class Row:
     reduced_sha256: str = ""
     perceptual_hash: str = ""
     same_photograph: tuple[str, ...] = ()
+    same_eye: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -100,7 +101,7 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def folder() -> Path:
-    """Directory of the committed manifests: inside the installed package, else beside it in a source checkout."""
+    """Directory of the manifests: inside the installed package, else beside it in a source checkout."""
     package = Path(__file__).resolve().parent
     for candidate in (package / "data_manifests", package.parent / "data_manifests"):
         if (candidate / "drive.csv").is_file():
@@ -129,7 +130,7 @@ def read(path: str | Path) -> list[Row]:
     rows = []
     for number, cells in enumerate(table, start=2):
         if len(cells) != len(header):
-            raise UserError(f"{path}, line {number}: {len(cells)} cells, the header has {len(header)} columns")
+            raise UserError(f"{path}, line {number}: {len(cells)} cells, the header has {len(header)}")
         rows.append(_row(path, number, dict(zip(header, cells, strict=True))))
     if not rows:
         raise UserError(f"{path}: a manifest without rows; write it again with `retina-seg data scan`")
@@ -174,7 +175,8 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
 
 def _row(path: Path, number: int, cells: Mapping[str, str]) -> Row:
     def group(prefix: str) -> dict[str, str]:
-        return {name.removeprefix(prefix): cell for name, cell in cells.items() if name.startswith(prefix) and cell}
+        given = {name: cell for name, cell in cells.items() if name.startswith(prefix) and cell}
+        return {name.removeprefix(prefix): cell for name, cell in given.items()}
 
     splits = group(_SPLIT)
     if not set(splits.values()) <= set(SPLITS) or cells["eye"] not in EYES:
@@ -201,12 +203,13 @@ def _row(path: Path, number: int, cells: Mapping[str, str]) -> Row:
         reduced_sha256=cells["reduced_sha256"],
         perceptual_hash=cells["perceptual_hash"],
         same_photograph=tuple(cells["same_photograph"].split()),
+        same_eye=tuple(cells["same_eye"].split()),
     )
 
 
 def _cells(row: Row) -> dict[str, str]:
-    cells = {name: str(getattr(row, name)) for name in _FIXED if name != "same_photograph"}
-    cells["same_photograph"] = " ".join(sorted(row.same_photograph, key=natural_key))
+    cells = {name: str(getattr(row, name)) for name in _FIXED if name not in _RELATIONS}
+    cells |= {name: " ".join(sorted(getattr(row, name), key=natural_key)) for name in _RELATIONS}
     groups = ((_TARGET, row.targets), (_HASH, row.target_sha256), (_SPLIT, row.splits), (_LABEL, row.labels))
     for prefix, values in groups:
         cells.update({prefix + name: value for name, value in values.items()})
@@ -222,8 +225,8 @@ def _columns(rows: Sequence[Row]) -> list[str]:
 
     return [
         *("id", "subject", "eye", "image", *group(_TARGET), "fov", "width", "height"),
-        *(*group(_SPLIT), *group(_LABEL), "same_photograph", "perceptual_hash"),
-        *("pixel_sha256", "reduced_sha256", *group(_HASH)),
+        *(*group(_SPLIT), *group(_LABEL), *_RELATIONS),
+        *("perceptual_hash", "pixel_sha256", "reduced_sha256", *group(_HASH)),
     ]
 
 
@@ -252,8 +255,8 @@ class Finding:
 def check(rows: Iterable[Row], *, known_shared: Mapping[str, Sequence[str]] | None = None) -> list[Finding]:
     """Check rows among themselves, without opening a file.
 
-    Finds ids, file paths and pixel hashes that occur twice, paths that leave the set's folder, and subjects on
-    both sides of a split.
+    Finds ids, file paths and pixel hashes that occur twice, paths that leave the set's folder, and subjects
+    on both sides of a split.
 
     Parameters
     ----------
@@ -271,7 +274,7 @@ def _check_paths(rows: Sequence[Row]) -> list[Finding]:
         for name in row.files():
             parts = PurePosixPath(name)
             if parts.is_absolute() or ".." in parts.parts or "\\" in name:
-                text = f"{row.key}: the path {name!r} is not a plain relative POSIX path below the set's folder"
+                text = f"{row.key}: {name!r} is not a plain relative POSIX path below the set's folder"
                 findings.append(Finding("error", "path", (row.key,), text))
     return findings
 
@@ -287,7 +290,8 @@ def _check_unique(rows: Sequence[Row]) -> list[Finding]:
     findings = []
     for key, group in ids.items():
         if len(group) > 1:
-            findings.append(Finding("error", "id", (key,), f"{key}: {len(group)} rows have this id; keep one"))
+            text = f"{key}: {len(group)} rows have this id; keep one"
+            findings.append(Finding("error", "id", (key,), text))
     for (_, name), group in files.items():
         if len(group) > 1:
             keys = tuple(row.key for row in group)
@@ -295,7 +299,8 @@ def _check_unique(rows: Sequence[Row]) -> list[Finding]:
             findings.append(Finding("error", "path", keys, text))
     for group in hashes.values():
         for index, first in enumerate(group):
-            findings += [_same_pixels(first, second) for second in group[index + 1 :] if second.key != first.key]
+            others = [row for row in group[index + 1 :] if row.key != first.key]
+            findings += [_same_pixels(first, other) for other in others]
     return findings
 
 
@@ -317,52 +322,8 @@ def _check_subjects(rows: Sequence[Row], known_shared: Mapping[str, Sequence[str
             continue
         known = subject in known_shared.get(protocol, ())
         keys = tuple(key for split in SPLITS for key in by_split.get(split, []))
-        text = f"protocol {protocol}: subject {subject} is in {' and '.join(s for s in SPLITS if s in by_split)}"
+        places = " and ".join(split for split in SPLITS if split in by_split)
+        text = f"protocol {protocol}: subject {subject} is in {places}"
         text += ", as published; say so beside the number" if known else "; a subject belongs to one side"
         findings.append(Finding("warning" if known else "error", "subject", keys, text))
     return findings
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a person must know about a set before using it; the YAML file beside the CSV.
-
-    `known_shared_subjects` maps a protocol to the subjects its published split has on both sides. `downloads` are
-    addresses that need no registration, each relative to nothing: complete URLs.
-    """
-
-    name: str
-    title: str
-    licence: str
-    redistribution: bool
-    registration: bool
-    source: str
-    obtain: str
-    citation: str
-    split_rule: str
-    notes: tuple[str, ...] = ()
-    known_shared_subjects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    downloads: tuple[str, ...] = ()
-
-
-def read_card(path: str | Path) -> Card:
-    """Read a set's card; an unknown, missing or wrongly typed entry is an error."""
-    path = Path(path)
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as a card ({error})") from error
-    fields = {item.name: item for item in dataclasses.fields(Card)}
-    needed = {name for name, item in fields.items() if item.type in (str, bool)}
-    if not isinstance(entries, dict) or not needed <= set(entries) <= set(fields):
-        raise UserError(f"{path}: a card has the entries {', '.join(fields)} and no others")
-    for name in needed:
-        if not isinstance(entries[name], fields[name].type):  # type: ignore[arg-type]
-            raise UserError(f"{path}: {name} is {entries[name]!r}, expected {fields[name].type}")
-    shared = {str(key): tuple(map(str, value)) for key, value in (entries.get("known_shared_subjects") or {}).items()}
-    return Card(
-        **{name: entries[name].strip() if isinstance(entries[name], str) else entries[name] for name in needed},
-        notes=tuple(map(str, entries.get("notes") or ())),
-        known_shared_subjects=shared,
-        downloads=tuple(map(str, entries.get("downloads") or ())),
-    )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retina_seg.errors import UserError
+from retina_seg.fov import crop_box
 
 Colour = Literal["rgb", "green", "grey"]
 
@@ -121,20 +122,21 @@ def apply(image: NDArray[np.uint8], fov: NDArray[np.bool_], settings: Preprocess
 
 def plan(fov: NDArray[np.bool_], settings: Preprocess) -> Geometry:
     """The crop box and the working size for a field of view bool (H, W)."""
-    ys, xs = np.flatnonzero(fov.any(axis=1)), np.flatnonzero(fov.any(axis=0))
-    if ys.size == 0:
+    if not fov.any():
         raise UserError("the field of view is empty: nothing to segment")
-    height, width = fov.shape
-    y0, y1 = max(int(ys[0]) - CROP_MARGIN, 0), min(int(ys[-1]) + 1 + CROP_MARGIN, height)
-    x0, x1 = max(int(xs[0]) - CROP_MARGIN, 0), min(int(xs[-1]) + 1 + CROP_MARGIN, width)
+    y0, x0, y1, x1 = crop_box(fov, CROP_MARGIN)
     work = (y1 - y0, x1 - x0)
     if settings.fov_diameter is not None:
-        # Cameras cut the circle at top and bottom more often than at the sides: the longer side is the diameter.
-        diameter = max(ys[-1] - ys[0], xs[-1] - xs[0]) + 1
-        scale = settings.fov_diameter / diameter
+        scale = settings.fov_diameter / diameter(fov)
         if max(scale, 1 / scale) > SCALE_TOLERANCE:
             work = (max(round(work[0] * scale), 1), max(round(work[1] * scale), 1))
-    return Geometry(height, width, (y0, x0, y1, x1), work)
+    return Geometry(fov.shape[0], fov.shape[1], (y0, x0, y1, x1), work)
+
+
+def diameter(fov: NDArray[np.bool_]) -> int:
+    """Diameter of a field of view bool (H, W) in pixels: its longer side, as cameras cut the circle on the other."""
+    y0, x0, y1, x1 = crop_box(fov)
+    return max(y1 - y0, x1 - x0)
 
 
 def apply_to_target(target: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.bool_]:

@@ -85,7 +85,7 @@ def cases(name: str, split: str = "test") -> list[tuple[int, Row]]:
 
 
 def leaks(scored: Iterable[Row], trained_on: Iterable[str]) -> list[str]:
-    """Keys of the scored rows that the training shows: the same photograph, or one of the same subject.
+    """Keys of the scored rows that the training shows: the same photograph, the same eye or the same subject.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def leaks(scored: Iterable[Row], trained_on: Iterable[str]) -> list[str]:
     sets = {key.partition(":")[0] for key in keys} & set(datasets.DATASETS)
     learnt = [row for dataset in sorted(sets) for row in datasets.rows(dataset) if row.key in keys]
     subjects = {(row.dataset, row.subject) for row in learnt}
-    shown = keys.union(*(row.same_photograph for row in learnt))
+    shown = keys.union(*((*row.same_photograph, *row.same_eye) for row in learnt))
     pixels = {row.pixel_sha256 for row in learnt} - {""}
     return [
         row.key
@@ -105,5 +105,5 @@ def leaks(scored: Iterable[Row], trained_on: Iterable[str]) -> list[str]:
         if row.key in shown
         or (row.dataset, row.subject) in subjects
         or row.pixel_sha256 in pixels
-        or not keys.isdisjoint(row.same_photograph)
+        or not keys.isdisjoint((*row.same_photograph, *row.same_eye))
     ]

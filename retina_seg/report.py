@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retina_seg import datasets, io, overlay, train
+from retina_seg import checkpoint, datasets, io, overlay
+from retina_seg.photographs import rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,17 +26,15 @@ def draw_run(run: Path, data_root: str | Path) -> list[Path]:
     from retina_seg.config import load_config
     from retina_seg.inference import Segmenter
 
-    config = load_config(run / train.CONFIG)
+    config = load_config(run / checkpoint.CONFIG)
     held_out = not set(config.data.fit) & set(config.data.monitor)
     written = [run / "curves.png"]
-    figure = curves(
-        train.read_log(run), "validation images" if held_out else "images that are also trained on"
-    )
+    figure = curves(checkpoint.read_log(run), "validation images" if held_out else "images that are also trained on")
     with io.atomic(written[0]) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
     segmenter = Segmenter.from_pretrained(run)
-    (run / "samples").mkdir(exist_ok=True)
-    for row in train.rows_of(config.data.protocols, config.data.monitor)[:SAMPLES]:
+    io.make_folder(run / "samples")
+    for row in rows_of(config.data.protocols, config.data.monitor)[:SAMPLES]:
         sample = datasets.load(row, data_root)
         prediction = segmenter.predict(sample.image, sample.fov)
         for target, mask in zip(prediction.targets, prediction.mask, strict=True):

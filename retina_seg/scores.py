@@ -161,7 +161,8 @@ def resampled_means(table: Array, weights: Array) -> Array:
 def spread(table: Array, names: Sequence[str], tallies: Sequence[Tally], weights: Array) -> dict[str, Any]:
     """Mean, SD and undefined counts of the per-image `table` (images, m), 95 % intervals of mean and pooled.
 
-    The pooled intervals of auc and ap are those of binned probabilities (`metrics.binning_error`).
+    The pooled intervals of auc and ap are those of binned probabilities; the report's `bootstrap` says how far
+    binning moves the scores themselves, and `metrics.binning_error` how far it could.
     """
     draws = [tally.metrics() for tally in metrics.resampled(tallies, weights)]
     defined = {k: column[~np.isnan(column)] for k, column in zip(names, table.T, strict=True)}

@@ -4,9 +4,8 @@ Reads no command line and draws nothing; the run folder it fills is described at
 """
 
 import contextlib
-import csv
-import json
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,20 +22,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from retina_seg import checkpoint, datasets, io, metrics, preprocess
+from retina_seg import checkpoint, io, metrics, preprocess
 from retina_seg._version import __version__
-from retina_seg.checkpoint import Card, CardInference, CardModel
+from retina_seg.checkpoint import CONFIG, Card, CardInference, CardModel, RunLog
 from retina_seg.config import Config, TrainingConfig
 from retina_seg.errors import Interrupted, UserError
-from retina_seg.fov import find_fov
 from retina_seg.inference import predict_probability
 from retina_seg.losses import Loss, get_loss
 from retina_seg.manifest import Row
 from retina_seg.models import build_model, count_parameters
-from retina_seg.patches import PatchDataset, TrainingImage, loader
-from retina_seg.preprocess import Prepared, Preprocess
-
-LOG, TABLE, CONFIG = "log.jsonl", "log.csv", "config.yaml"
+from retina_seg.patches import PatchDataset, loader
+from retina_seg.photographs import Photograph, load_photograph, rows_of
+from retina_seg.preprocess import Preprocess
 
 
 @dataclass(frozen=True)
@@ -51,25 +48,6 @@ class Progress:
     def describe(self) -> str:
         """Loss and validation scores in a few words."""
         return " ".join([f"loss {self.loss:.4f}", *(f"{k} {v:.4f}" for k, v in self.validation.items())])
-
-
-@dataclass(frozen=True)
-class Photograph:
-    """A photograph for training and validation.
-
-    `truth` bool (K, H, W) and `fov` bool (H, W) are at the photograph's own size, `prepared` is what the network
-    reads.
-    """
-
-    row: Row
-    prepared: Prepared
-    truth: NDArray[np.bool_]
-    fov: NDArray[np.bool_]
-
-    def for_patches(self) -> TrainingImage:
-        """Image, truth and field of view on the network's grid."""
-        target = np.stack([preprocess.apply_to_target(t, self.prepared.geometry) for t in self.truth])
-        return TrainingImage(self.prepared.image, target, self.prepared.fov)
 
 
 def fit(
@@ -100,9 +78,7 @@ def fit(
         After a signal; the state is saved.
     """
     if config.track and find_spec("tensorboard") is None:
-        raise UserError(
-            "track: tensorboard is not installed; install it with: pip install 'retina-seg[track]'"
-        )
+        raise UserError("track: tensorboard is not installed; install it with: pip install 'retina-seg[track]'")
     loss = get_loss(config.training.loss)
     settings = Preprocess(**config.preprocess.model_dump())
     net = _seeded_network(config, settings)
@@ -119,6 +95,7 @@ def fit(
         project_dir=run,
     )
     try:
+        accelerator.wait_for_everyone()  # all have seen an empty folder before the first one writes to it
         trainer = _Training(accelerator, net, config.training, loss)
         photographs = {
             row.key: load_photograph(row, data_root, config.data.targets, settings)
@@ -126,11 +103,11 @@ def fit(
         }
         fit_set, monitor_set = ([photographs[row.key] for row in part] for part in (fit_rows, monitor_rows))
         if accelerator.is_main_process:
-            run.mkdir(parents=True, exist_ok=True)
+            io.make_folder(run)
             io.write_text(run / CONFIG, config.to_yaml())
         if state is not None:
             trainer.load(state)
-        log = _Log(run, trainer.step, enabled=accelerator.is_main_process)
+        log = RunLog(run, trainer.step, enabled=accelerator.is_main_process)
         if config.track:
             accelerator.init_trackers("tensorboard")
         data = PatchDataset(
@@ -160,7 +137,7 @@ def _run(
     config: Config,
     data: PatchDataset,
     monitor: Sequence[Photograph],
-    log: "_Log",
+    log: "RunLog",
     run: Path,
     progress: Callable[[Progress], None] | None,
 ) -> None:
@@ -245,58 +222,20 @@ def histograms(
     for photograph in photographs:
         prob = predict_probability(net, photograph.prepared.image, device=device, flips=flips)
         prob = preprocess.undo(prob, photograph.fov, photograph.prepared.geometry)
-        found = [
-            metrics.score_histogram(p, t, photograph.fov) for p, t in zip(prob, photograph.truth, strict=True)
-        ]
+        found = [metrics.score_histogram(p, t, photograph.fov) for p, t in zip(prob, photograph.truth, strict=True)]
         total = [a + b for a, b in zip(total, found, strict=True)] if total else found
     return total
-
-
-def rows_of(protocols: Sequence[str], splits: Sequence[str]) -> list[Row]:
-    """Rows of the packaged manifests that belong to one of `splits` under one of `protocols`.
-
-    Raises UserError for an unknown protocol or where no row belongs.
-    """
-    known = {protocol: name for name, spec in datasets.DATASETS.items() for protocol in spec.protocols}
-    found: dict[str, Row] = {}
-    for protocol in protocols:
-        if protocol not in known:
-            raise UserError(f"unknown protocol {protocol!r}: choose from {', '.join(known)}")
-        for row in datasets.rows(known[protocol]):
-            if row.splits.get(protocol) in splits:
-                found[row.key] = row
-    if not found:
-        raise UserError(f"no image is in the splits {', '.join(splits)} of {', '.join(protocols)}")
-    return list(found.values())
-
-
-def load_photograph(
-    row: Row, data_root: str | Path, targets: Sequence[str], settings: Preprocess
-) -> Photograph:
-    """Read and prepare one photograph; UserError where a target is not annotated in it."""
-    sample = datasets.load(row, data_root)
-    if missing := [target for target in targets if target not in sample.targets]:
-        raise UserError(
-            f"{row.key} has no annotation of {', '.join(missing)}: it has {', '.join(sample.targets) or 'none'}"
-        )
-    fov = find_fov(sample.image) if sample.fov is None else sample.fov
-    truth = np.stack([sample.targets[target] for target in targets])
-    return Photograph(row, preprocess.apply(sample.image, fov, settings), truth, fov)
 
 
 class _Training:
     """Everything that changes while a network is trained, and how it is saved."""
 
-    def __init__(
-        self, accelerator: Accelerator, net: nn.Module, training: TrainingConfig, loss: Loss
-    ) -> None:
+    def __init__(self, accelerator: Accelerator, net: nn.Module, training: TrainingConfig, loss: Loss) -> None:
         self.accelerator, self.training, self.loss = accelerator, training, loss
         self.step, self.seconds = 0, 0.0
         self.patches_a_step = training.batch_size * training.accumulate * accelerator.num_processes
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimiser = torch.optim.AdamW(
-            net.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-        )
+        optimiser = torch.optim.AdamW(net.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
         self.averaged = AveragedModel(net, multi_avg_fn=_moving_average(training.ema), use_buffers=True)
         self.averaged.to(accelerator.device)
         self.net, self.optimiser = accelerator.prepare(net, optimiser)
@@ -386,39 +325,9 @@ class _Training:
         torch.set_rng_state(state["random"])
 
 
-class _Log:
-    """log.jsonl and log.csv of a run; on resuming, lines after the saved step are dropped."""
-
-    def __init__(self, run: Path, step: int, *, enabled: bool) -> None:
-        self.run, self.enabled = run, enabled
-        self.entries = [entry for entry in read_log(run) if entry["step"] <= step] if step else []
-        if enabled:
-            self._write()
-
-    def add(self, entry: dict[str, float]) -> None:
-        """Append one line; both files are whole at any time."""
-        self.entries.append(entry)
-        if self.enabled:
-            self._write()
-
-    def _write(self) -> None:
-        io.write_text(self.run / LOG, "".join(json.dumps(entry) + "\n" for entry in self.entries))
-        with (
-            io.atomic(self.run / TABLE) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            if self.entries:
-                writer = csv.DictWriter(file, fieldnames=list(self.entries[0]))
-                writer.writeheader()
-                writer.writerows(self.entries)
-
-
-def read_log(run: Path) -> list[dict[str, float]]:
-    """The lines of a run's log.jsonl, [] where there is none."""
-    path = run / LOG
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def is_main_process() -> bool:
+    """Whether this process reports: the only one, or the first of `accelerate launch`."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
@@ -459,9 +368,7 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
 
 def _seeded_network(config: Config, settings: Preprocess) -> nn.Module:
     torch.manual_seed(config.seed)
-    return build_model(
-        config.model.name, settings.channels, len(config.data.targets), arguments=config.model.arguments
-    )
+    return build_model(config.model.name, settings.channels, len(config.data.targets), arguments=config.model.arguments)
 
 
 def _check_run(run: Path, config: Config, state: dict[str, Any] | None) -> None:
@@ -484,18 +391,14 @@ def _card(
     fit_keys, monitor_keys = ([row.key for row in rows] for rows in (fit_rows, monitor_rows))
     held_out = not set(fit_keys) & set(monitor_keys)
     net = trainer.averaged_network()
-    tallied = histograms(
-        net, monitor_set if held_out else fit_set, device=trainer.device, flips=config.inference.flips
-    )
+    tallied = histograms(net, monitor_set if held_out else fit_set, device=trainer.device, flips=config.inference.flips)
     thresholds = [metrics.best_threshold_from_histogram(histogram)[0] for histogram in tallied]
     count = len(monitor_keys) if held_out else len(fit_keys)
     source = "validation images, not trained on" if held_out else "training images"
     return Card(
         name=config.name,
         targets=config.data.targets,
-        model=CardModel(
-            name=config.model.name, in_channels=settings.channels, arguments=config.model.arguments
-        ),
+        model=CardModel(name=config.model.name, in_channels=settings.channels, arguments=config.model.arguments),
         preprocess=settings.to_dict(),
         inference=CardInference(**config.inference.model_dump()),
         thresholds={t: round(v, 4) for t, v in zip(config.data.targets, thresholds, strict=True)},

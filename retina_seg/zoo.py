@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from retina_seg import checkpoint
+from retina_seg import checkpoint, io
 from retina_seg.checkpoint import Card
 from retina_seg.errors import UserError
 
@@ -57,8 +57,8 @@ def package(run: Path, updates: dict[str, object], folder: Path = FOLDER) -> Car
     weights, card_path = _files(run)
     original = checkpoint.read_card(card_path)
     finished = Card.model_validate({**original.model_dump(), **updates})
-    folder.mkdir(parents=True, exist_ok=True)
-    with checkpoint.io.atomic(folder / f"{finished.name}{SUFFIX}") as temporary:
+    io.make_folder(folder)
+    with io.atomic(folder / f"{finished.name}{SUFFIX}") as temporary:
         temporary.write_bytes(weights.read_bytes())
     checkpoint.write_card(finished, folder / f"{finished.name}.json")
     return finished

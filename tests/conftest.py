@@ -35,7 +35,7 @@ def drawn_drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawings = [phantom.draw(seed, width=96, height=104) for seed in range(4)]
     for number, row in enumerate(datasets.rows("drive")):
         drawing = drawings[number % len(drawings)]
-        labels = {row.fov: drawing.fov, **{path: drawing.vessels for path in row.targets.values()}}
+        labels = {row.fov: drawing.fov, **dict.fromkeys(row.targets.values(), drawing.vessels)}
         for name in row.files():
             path = root / "DRIVE" / name
             path.parent.mkdir(parents=True, exist_ok=True)

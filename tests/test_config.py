@@ -12,8 +12,8 @@ CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"
 def test_published_configs_load_and_build(path):
     from retina_seg.losses import get_loss
     from retina_seg.models import build_model
+    from retina_seg.photographs import rows_of
     from retina_seg.preprocess import Preprocess
-    from retina_seg.train import rows_of
 
     config = load_config(path)
     assert config.name == path.stem
@@ -68,7 +68,13 @@ def test_errors_name_the_key(tiny_config, override, words):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", "no settings"), ("[1, 2]", "no settings"), ("a: [", "not YAML"), ("a: 1", "data"), ("\xff\x00", "")],
+    [
+        ("", "no settings"),
+        ("[1, 2]", "no settings"),
+        ("a: [", "not YAML"),
+        ("a: 1", "data"),
+        ("\xff\x00", "cannot be read"),
+    ],
 )
 def test_files_that_are_no_config(tmp_path, text, words):
     path = tmp_path / "bad.yaml"

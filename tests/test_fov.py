@@ -186,13 +186,14 @@ BAD = {
     "nearly black": np.random.default_rng(0).integers(0, 6, (300, 300, 3)).astype(np.uint8),
     "noise": np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8),
     "one colour": np.full((300, 300, 3), 90, np.uint8),
+    "two pixels wide": np.random.default_rng(0).integers(0, 256, (300, 2, 3)).astype(np.uint8),
     "bright spot": photograph(disc(400, 400, 100, 100, 30)),
 }
 
 
 @pytest.mark.parametrize("image", BAD.values(), ids=BAD.keys())
 def test_says_so_where_there_is_none(image: Image) -> None:
-    with pytest.raises(UserError, match="^no field of view found: "):
+    with pytest.raises(UserError, match=r"^no field of view found: "):
         find_fov(image)
 
 
@@ -270,6 +271,7 @@ def test_idrid_circles_are_alike(data_root: Path) -> None:
     assert len(images) >= 5
     for path in images:
         fov = find_fov(read_image(path))
-        assert 0.685 < fov.mean() < 0.7, path.name
+        # The release holds two magnifications: four of the 81 circles are larger.
+        assert 0.685 < fov.mean() < 0.7 or 0.79 < fov.mean() < 0.805, path.name
         assert fov[0].any(), path.name  # cut by the frame
         assert fov[-1].any(), path.name

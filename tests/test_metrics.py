@@ -4,11 +4,13 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from monai.metrics import compute_dice, compute_iou
+from PIL import Image
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
@@ -367,3 +369,23 @@ def test_pooled_tallies_are_the_metrics_of_all_pixels() -> None:
     assert pooled["cldice"] == metrics.cldice_from_counts(skeletons)
     assert metrics.pool(tallies[:1]).metrics() == tallies[0].metrics()
     assert set(pooled) == {*metrics.MASK_METRICS, *metrics.PROB_METRICS}
+
+
+def test_second_observer_of_drive(data_root: Path) -> None:
+    """The human row of DRIVE by these functions, and by one formula that shares nothing with them."""
+    folder, values, ours = data_root / "DRIVE" / "test", [], []
+    for number in range(1, 21):
+        names = (
+            f"1st_manual/{number:02}_manual1.gif",
+            f"2nd_manual/{number:02}_manual2.gif",
+            f"mask/{number:02}_test_mask.gif",
+        )
+        maps = []
+        for name in names:
+            with Image.open(folder / name) as opened:
+                maps.append(np.asarray(opened) > 0)
+        one, two, fov = maps
+        values.append(2 * (one & two & fov).sum() / ((one & fov).sum() + (two & fov).sum()))
+        ours.append(metrics.dice(two, one, fov))
+    assert ours == pytest.approx(values)
+    assert np.mean(values) == pytest.approx(0.788, abs=0.0015)

@@ -12,7 +12,9 @@ def images() -> list[TrainingImage]:
     yy, xx = np.mgrid[:90, :80]
     fov = (yy - 45) ** 2 + (xx - 40) ** 2 < 38**2
     return [
-        TrainingImage(rng.standard_normal((3, 90, 80)).astype(np.float32) * fov, (rng.random((2, 90, 80)) > 0.8) & fov, fov)
+        TrainingImage(
+            rng.standard_normal((3, 90, 80)).astype(np.float32) * fov, (rng.random((2, 90, 80)) > 0.8) & fov, fov
+        )
         for _ in range(3)
     ]
 

@@ -34,6 +34,7 @@ def test_a_leak_is_the_image_its_subject_its_copy_or_its_pixels() -> None:
     assert leaked(ROWS, "mine:1", "odd name") == []
     copy = replace(ROWS[2], same_photograph=("drive:2",))
     assert leaked([copy], "drive:2") == ["stare:3"]
+    assert leaked([replace(ROWS[2], same_eye=("drive:2",))], "drive:2") == ["stare:3"]
     pixels = replace(ROWS[2], pixel_sha256="hash of drive 1")
     assert leaked([pixels], "drive:1") == ["stare:3"]
     assert leaked([replace(ROWS[2], pixel_sha256="")], "drive:1") == []
@@ -43,9 +44,9 @@ def test_a_leak_is_the_image_its_subject_its_copy_or_its_pixels() -> None:
 
 @pytest.mark.usefixtures("_drawn_sets")
 def test_a_copy_noted_on_the_training_side_only_is_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    noted = [replace(row("1", "a", "drive"), same_photograph=("stare:4",))]
+    noted = [replace(row("1", "a", "drive"), same_photograph=("stare:4",), same_eye=("stare:3",))]
     monkeypatch.setattr(datasets, "rows", lambda name: noted if name == "drive" else ROWS)
-    assert leaks(ROWS, {"drive:1"}) == ["stare:4"]
+    assert leaks(ROWS, {"drive:1"}) == ["stare:3", "stare:4"]
 
 
 def test_unknown_names_are_listed() -> None:

@@ -1,0 +1,67 @@
+"""Annotated photographs ready for a network: which rows a training uses, read, prepared, with their truth.
+
+No patches (see patches) and no network.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retina_seg import datasets, preprocess
+from retina_seg.errors import UserError
+from retina_seg.fov import find_fov
+from retina_seg.manifest import Row
+from retina_seg.patches import TrainingImage
+from retina_seg.preprocess import Prepared, Preprocess
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph for training and validation.
+
+    `truth` bool (K, H, W) and `fov` bool (H, W) are at the photograph's own size, `prepared` is what the network
+    reads.
+    """
+
+    row: Row
+    prepared: Prepared
+    truth: NDArray[np.bool_]
+    fov: NDArray[np.bool_]
+
+    def for_patches(self) -> TrainingImage:
+        """Image, truth and field of view on the network's grid."""
+        target = np.stack([preprocess.apply_to_target(t, self.prepared.geometry) for t in self.truth])
+        return TrainingImage(self.prepared.image, target, self.prepared.fov)
+
+
+def rows_of(protocols: Sequence[str], splits: Sequence[str]) -> list[Row]:
+    """Rows of the packaged manifests that belong to one of `splits` under one of `protocols`.
+
+    Raises UserError for an unknown protocol or where no row belongs.
+    """
+    known = {protocol: name for name, spec in datasets.DATASETS.items() for protocol in spec.protocols}
+    found: dict[str, Row] = {}
+    for protocol in protocols:
+        if protocol not in known:
+            raise UserError(f"unknown protocol {protocol!r}: choose from {', '.join(known)}")
+        for row in datasets.rows(known[protocol]):
+            if row.splits.get(protocol) in splits:
+                found[row.key] = row
+    if not found:
+        raise UserError(f"no image is in the splits {', '.join(splits)} of {', '.join(protocols)}")
+    return list(found.values())
+
+
+def load_photograph(row: Row, data_root: str | Path, targets: Sequence[str], settings: Preprocess) -> Photograph:
+    """Read and prepare one photograph; UserError where a target is not annotated in it."""
+    sample = datasets.load(row, data_root)
+    if missing := [target for target in targets if target not in sample.targets]:
+        raise UserError(
+            f"{row.key} has no annotation of {', '.join(missing)}: it has {', '.join(sample.targets) or 'none'}"
+        )
+    fov = find_fov(sample.image) if sample.fov is None else sample.fov
+    truth = np.stack([sample.targets[target] for target in targets])
+    return Photograph(row, preprocess.apply(sample.image, fov, settings), truth, fov)

@@ -1,0 +1,165 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from retina_seg import cli
+from retina_seg._version import __version__
+from retina_seg.errors import Interrupted, UserError
+
+COMMANDS = [
+    ["demo"],
+    ["predict"],
+    ["train"],
+    ["evaluate"],
+    ["models", "list"],
+    ["models", "show"],
+    ["models", "verify"],
+    ["data", "list"],
+    ["data", "check"],
+    ["data", "scan"],
+    ["data", "fetch"],
+]
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run the command line in this process as `main` does; gives exit code and output."""
+
+    def call(*arguments: object, width: int = 200) -> tuple[int, str]:
+        monkeypatch.setenv("COLUMNS", str(width))
+        result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+        if isinstance(result.exception, UserError | Interrupted):
+            return (2 if isinstance(result.exception, UserError) else 130), str(result.exception)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.output
+
+    monkeypatch.setattr(cli.console, "file", None)
+    return call
+
+
+@pytest.fixture
+def photograph(drawn, tmp_path):
+    path = tmp_path / "eye.png"
+    Image.fromarray(drawn.image).save(path)
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_explains_every_command(run, command):
+    code, output = run(*command, "--help")
+    assert code == 0
+    assert "Usage" in output
+
+
+@pytest.mark.parametrize("command", [["demo"], ["predict"], ["train"], ["evaluate"]], ids=" ".join)
+def test_help_shows_an_example(run, command):
+    assert "Example" in run(*command, "--help")[1]
+
+
+def test_version(run):
+    assert run("--version") == (0, f"retina-seg {__version__}\n")
+
+
+def test_predict(run, photograph, tiny_run, tmp_path):
+    code, output = run("predict", photograph, "--model", tiny_run, "--out", tmp_path / "out", "--save", "mask,nifti")
+    assert code == 0
+    assert "1 of 1 photographs" in output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"eye_mask.png", "eye_mask.nii.gz", "eye.json"}
+
+
+def test_predict_goes_on_after_a_bad_file_and_says_so(run, photograph, tiny_run, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_text("text")
+    code, output = run("predict", bad, photograph, "--model", tiny_run, "--out", tmp_path / "out")
+    assert code == 2
+    assert "1 of 2 photographs" in output
+    assert (tmp_path / "out" / "eye_mask.png").exists()
+    assert not list((tmp_path / "out").glob("bad*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["predict", ".", "--out", "o"], "no images in the folder"),
+        (["predict", "none.png", "--out", "o", "--model", "nonesuch"], "no model"),
+        (["predict", "none.png", "--out", "o", "--save", "masks"], "mask,prob,overlay,nifti"),
+        (["evaluate", "nonesuch", "--protocol", "drive"], "no model"),
+        (["evaluate", "vessels-drive", "--protocol", "drove"], "unknown protocol"),
+        (["train"], "give either"),
+        (["train", "none.yaml"], "no configuration"),
+        (["train", "--resume", "none"], "no configuration"),
+        (["models", "show", "nonesuch"], "no model"),
+        (["data", "check", "drove"], "drove"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(run, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    code, output = run(*arguments)
+    assert code == 2
+    assert words in output
+    assert "\n" not in output.strip()
+    assert not list(tmp_path.iterdir())
+
+
+def test_main_prints_the_error_and_no_traceback(tmp_path):
+    call = [sys.executable, "-m", "retina_seg.cli", "predict", str(tmp_path), "--out", "x"]
+    result = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error:")
+    assert result.stderr.count("\n") == 1
+    assert not result.stdout
+
+
+def test_train_evaluate_and_resume(run, tiny_config, drawn_drive, tmp_path):
+    folder = tmp_path / "runs" / "mini"
+    root = ["--data-root", drawn_drive, "--device", "cpu"]
+    code, output = run("train", tiny_config, "--set", "training.steps=3", "--out", folder, *root)
+    assert code == 0, output
+    assert (folder / "curves.png").exists()
+    assert len(list((folder / "samples").iterdir())) == 4
+    report = tmp_path / "drive.json"
+    code, output = run("evaluate", folder, "--protocol", "drive", "--json", report, *root)
+    assert code == 0, output
+    assert "dice" in output
+    assert json.loads(report.read_text())["model"] == "tiny"
+    code, output = run("train", tiny_config, "--out", folder, *root)
+    assert code == 2
+    assert "already holds a run" in output
+    code, output = run("train", "--resume", folder, "--set", "seed=1", *root)
+    assert code == 2
+    assert "leave out --set" in output
+
+
+def test_models(run):
+    assert "vessels-drive" in run("models", "list")[1]
+    code, output = run("models", "verify")
+    assert code == 0
+    assert "vessels-drive: sound" in output
+    assert json.loads(run("models", "show", "vessels-drive")[1])["targets"] == ["vessels"]
+
+
+def test_data_list(run):
+    code, output = run("data", "list")
+    assert code == 0
+    for name in ("drive", "stare", "chase_db1", "idrid_seg", "idrid_grade"):
+        assert name in output
+
+
+def test_environment_names_the_data_root(run, tiny_run, drawn_drive, monkeypatch):
+    monkeypatch.setenv("RETINA_SEG_DATA", str(drawn_drive))
+    code, output = run("evaluate", tiny_run, "--protocol", "drive", "--device", "cpu")
+    assert code == 0, output
+
+
+def test_demo(run, tmp_path):
+    code, output = run("demo", "--out", tmp_path / "demo")
+    assert code == 0
+    assert "Dice" in output
+    overlay = np.asarray(Image.open(tmp_path / "demo" / "photograph_overlay.png"))
+    assert overlay.shape == (584, 565, 3)

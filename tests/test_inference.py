@@ -1,0 +1,214 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from retina_seg import inference, io
+from retina_seg.checkpoint import Card, CardInference, CardModel
+from retina_seg.errors import UserError
+from retina_seg.inference import Segmenter, predict_probability
+
+
+@pytest.fixture(scope="module")
+def segmenter(tiny_run) -> Segmenter:
+    return Segmenter.from_pretrained(tiny_run, "cpu")
+
+
+class _TwoTargets(nn.Module):
+    """Bright pixels are one target, dark ones the other."""
+
+    def forward(self, image):
+        return torch.cat([image.mean(1, keepdim=True), -image.mean(1, keepdim=True)], 1)
+
+
+def _two_targets() -> Segmenter:
+    card = Card(
+        name="two",
+        targets=("vessels", "disc"),
+        model=CardModel(name="unet", in_channels=3),
+        preprocess={},
+        inference=CardInference(),
+        thresholds={"disc": 0.8, "vessels": 0.6},
+        threshold_source="chosen for the test",
+        parameters=0,
+    )
+    return Segmenter(_TwoTargets(), card, "cpu")
+
+
+def test_prediction_has_the_size_of_the_photograph(segmenter, drawn):
+    before = drawn.image.copy()
+    prediction = segmenter.predict(drawn.image)
+    assert prediction.prob.shape == prediction.mask.shape == (1, *drawn.image.shape[:2])
+    assert prediction.prob.dtype == np.float32
+    assert prediction.mask.dtype == prediction.fov.dtype == bool
+    assert 0 <= prediction.prob.min() <= prediction.prob.max() <= 1
+    assert not prediction.prob[:, ~prediction.fov].any()
+    np.testing.assert_array_equal(prediction.mask, (prediction.prob >= prediction.thresholds[0]) & prediction.fov)
+    np.testing.assert_array_equal(drawn.image, before)
+
+
+def test_file_and_array_agree(segmenter, drawn, tmp_path):
+    path = tmp_path / "eye.png"
+    Image.fromarray(drawn.image).save(path)
+    from_file, from_array = segmenter.predict(path), segmenter.predict(drawn.image)
+    np.testing.assert_array_equal(from_file.prob, from_array.prob)
+    assert from_file.provenance["source"] == "eye.png"
+    assert from_array.provenance["source"] is None
+
+
+def test_given_field_of_view_is_used(segmenter, drawn):
+    half = drawn.fov.copy()
+    half[:, : half.shape[1] // 2] = False
+    prediction = segmenter.predict(drawn.image, half)
+    np.testing.assert_array_equal(prediction.fov, half)
+    assert not prediction.prob[0][~half].any()
+    assert prediction.provenance["field_of_view"]["source"] == "given"
+
+
+def test_repeated_prediction_is_equal(segmenter, drawn):
+    np.testing.assert_array_equal(segmenter.predict(drawn.image).prob, segmenter.predict(drawn.image).prob)
+
+
+def test_flips_average_the_four_flips(segmenter, drawn):
+    image = np.random.default_rng(0).standard_normal((3, 48, 64)).astype(np.float32)
+    plain = [
+        np.flip(predict_probability(segmenter.net, np.flip(image, axes).copy()), axes)
+        for axes in ((), (1,), (2,), (1, 2))
+    ]
+    np.testing.assert_allclose(predict_probability(segmenter.net, image, flips=True), np.mean(plain, axis=0), atol=1e-6)
+
+
+def test_averaged_flips_commute_with_flips(segmenter):
+    image = np.random.default_rng(1).standard_normal((3, 64, 64)).astype(np.float32)
+    flipped = predict_probability(segmenter.net, image[:, :, ::-1].copy(), flips=True)
+    np.testing.assert_allclose(flipped[:, :, ::-1], predict_probability(segmenter.net, image, flips=True), atol=1e-6)
+
+
+def test_windows_and_whole_image_agree(segmenter, monkeypatch):
+    image = np.random.default_rng(2).standard_normal((3, 400, 330)).astype(np.float32)
+    whole = predict_probability(segmenter.net, image)
+    monkeypatch.setattr(inference, "WHOLE_IMAGE_PIXELS", 100)
+    tiled = predict_probability(segmenter.net, image, window=256)
+    assert tiled.shape == whole.shape
+    assert np.abs(tiled - whole).mean() < 0.01
+
+
+def test_other_thresholds_without_the_network(drawn):
+    prediction = _two_targets().predict(drawn.image, drawn.fov)
+    low = prediction.at(0.1, 0.1)
+    assert low.mask.sum() > prediction.mask.sum()
+    assert low.provenance["thresholds"] == {"vessels": 0.1, "disc": 0.1}
+    assert low.provenance["threshold_source"] == "given by the caller"
+    assert prediction.provenance["thresholds"] == {"vessels": 0.6, "disc": 0.8}
+    np.testing.assert_array_equal(low.mask[0], (prediction.prob[0] >= np.float32(0.1)) & drawn.fov)
+    with pytest.raises(UserError, match="1 thresholds"):
+        prediction.at(0.5)
+
+
+def test_thresholds_follow_the_order_of_the_targets(drawn):
+    prediction = _two_targets().predict(drawn.image, drawn.fov)
+    assert prediction.thresholds == (0.6, 0.8)
+    np.testing.assert_array_equal(prediction.mask[1], (prediction.prob[1] >= np.float32(0.8)) & drawn.fov)
+
+
+def test_saved_files(segmenter, drawn, tmp_path):
+    prediction = segmenter.predict(drawn.image)
+    paths = prediction.save(tmp_path / "new", "eye", what=("mask", "prob", "overlay", "nifti"))
+    names = {path.name for path in paths}
+    assert names == {"eye_mask.png", "eye_prob.tif", "eye_overlay.png", "eye_mask.nii.gz", "eye.json"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names
+    np.testing.assert_array_equal(io.read_mask(tmp_path / "new/eye_mask.png"), prediction.mask[0])
+    raw = np.asarray(Image.open(tmp_path / "new/eye_mask.png"))
+    assert raw.dtype == np.uint8
+    assert set(np.unique(raw)) <= {0, 255}
+    prob = np.asarray(Image.open(tmp_path / "new/eye_prob.tif"))
+    np.testing.assert_array_equal(prob, prediction.prob[0])
+    record = json.loads((tmp_path / "new/eye.json").read_text())
+    assert record["model"] == "tiny"
+    assert len(record["weights_sha256"]) == 64
+    assert record["thresholds"] == {"vessels": prediction.thresholds[0]}
+    assert (record["height"], record["width"]) == drawn.image.shape[:2]
+    assert record["seconds"] > 0
+    assert {"field_of_view", "versions", "warnings"} <= set(record)
+
+
+def test_several_targets_carry_their_names(drawn, tmp_path):
+    prediction = _two_targets().predict(drawn.image, drawn.fov)
+    names = {path.name for path in prediction.save(tmp_path, "eye", what=("mask", "prob"))}
+    assert names == {
+        "eye_vessels_mask.png",
+        "eye_disc_mask.png",
+        "eye_vessels_prob.tif",
+        "eye_disc_prob.tif",
+        "eye.json",
+    }
+
+
+def test_a_failed_save_leaves_nothing(segmenter, drawn, tmp_path, monkeypatch):
+    def fail(*_):
+        raise UserError("disk full")
+
+    prediction = segmenter.predict(drawn.image)
+    monkeypatch.setattr(io, "write_json", fail)
+    with pytest.raises(UserError, match="disk full"):
+        prediction.save(tmp_path, "eye")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made(segmenter, drawn, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="choose another"):
+        segmenter.predict(drawn.image).save(tmp_path / "file", "eye")
+
+
+def test_unknown_kinds_of_output(segmenter, drawn, tmp_path):
+    with pytest.raises(UserError, match="mask, prob, overlay, nifti"):
+        segmenter.predict(drawn.image).save(tmp_path, "eye", what=("masks",))
+    with pytest.raises(UserError, match="mask,prob,overlay,nifti"):
+        inference.saved("mask,probability")
+    assert inference.saved("mask, prob") == ("mask", "prob")
+
+
+def test_doubts_are_said(drawn):
+    segmenter = _two_targets()
+    dark = segmenter.predict((drawn.image // 8).astype(np.uint8), drawn.fov)
+    assert any("very dark" in warning for warning in dark.provenance["warnings"])
+    small = drawn.fov.copy()
+    small[30:] = False
+    assert any("covers only" in warning for warning in segmenter.predict(drawn.image, small).provenance["warnings"])
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.float32), np.zeros((64, 64, 4), np.uint8)]
+)
+def test_arrays_that_are_no_photograph(segmenter, array):
+    with pytest.raises(UserError, match=r"uint8 \(H, W, 3\)"):
+        segmenter.predict(array)
+
+
+def test_devices():
+    assert inference.choose_device("cpu") == "cpu"
+    with pytest.raises(UserError, match="auto, cpu, cuda"):
+        inference.choose_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="sees no GPU"):
+            inference.choose_device("cuda")
+        assert inference.choose_device("auto") == "cpu"
+
+
+def test_importing_the_package_imports_no_torch():
+    code = "import sys, retina_seg; retina_seg.__version__; assert not {'torch', 'monai'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_exist():
+    import retina_seg
+
+    assert all(getattr(retina_seg, name) for name in retina_seg.__all__)
+    with pytest.raises(AttributeError, match="Segmentor"):
+        _ = retina_seg.Segmentor

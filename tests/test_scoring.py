@@ -1,0 +1,93 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retina_seg import datasets, metrics, protocols, scoring
+from retina_seg.errors import UserError
+from retina_seg.inference import Segmenter
+
+
+@pytest.fixture(scope="module")
+def report(tiny_run, drawn_drive, tmp_path_factory):
+    saved = tmp_path_factory.mktemp("saved")
+    return scoring.score(str(tiny_run), "drive", drawn_drive, device="cpu", save_to=saved), saved
+
+
+def test_scores_are_those_of_the_public_path(report, tiny_run, drawn_drive):
+    segmenter = Segmenter.from_pretrained(tiny_run, "cpu")
+    threshold = segmenter.card.thresholds["vessels"]
+    prob, truth = [], []
+    for _, row in protocols.cases("drive"):
+        sample = datasets.load(row, drawn_drive)
+        prob.append(segmenter.predict(sample.image, sample.fov).prob[0][sample.fov])
+        truth.append(sample.targets["vessels"][sample.fov])
+    prob, truth = np.concatenate(prob), np.concatenate(truth)
+    scores = report[0]
+    assert scores.n_images == 20
+    assert scores.threshold == threshold
+    assert scores.fov["dice"] == pytest.approx(metrics.dice(prob >= threshold, truth), abs=1e-12)
+    assert scores.fov["auc"] == pytest.approx(metrics.auc(prob, truth), abs=1e-12)
+
+
+def test_the_report_knows_the_model(report, tiny_run):
+    scores = report[0]
+    model = scores.provenance["models"][0]
+    assert model["weights_sha256"] == Segmenter.from_pretrained(tiny_run, "cpu").card.weights_sha256
+    assert model["trained_on"] == [f"drive:{n}" for n in range(21, 41)]
+    assert not scores.leaked_images
+    assert "validation images" in scores.threshold_source
+    # The second observer marks what the first does in these drawings.
+    assert scores.second_observer["fov"]["dice"] == 1
+    assert any("differ from the release" in warning for warning in scores.warnings)
+
+
+def test_the_json_has_the_promised_names(report):
+    record = json.loads(report[0].to_json())
+    assert set(record) >= {
+        *("model", "protocol", "split", "n_images", "threshold", "threshold_source", "fov", "per_image_mean"),
+        *("per_image_sd", "ci95", "full_frame", "second_observer", "per_image"),
+    }
+    names = {"auc", "ap", "dice", "sensitivity", "specificity", "accuracy", "mcc", "cldice"}
+    assert names <= set(record["fov"])
+    assert len(record["per_image"]) == 20
+    low, high = record["ci95"]["dice"]
+    assert low <= record["fov"]["dice"] <= high
+
+
+def test_predictions_are_saved(report):
+    saved = report[1]
+    assert len(list(saved.iterdir())) == 60
+    mask = np.asarray(Image.open(saved / "drive_01_mask.png"))
+    assert mask.shape == (104, 96)
+
+
+def test_scoring_training_images_is_called_a_leak(tiny_run, drawn_drive):
+    scores = scoring.score(str(tiny_run), "cross-drive", drawn_drive, device="cpu")
+    assert len(scores.leaked_images) == 20
+    assert any(warning.startswith("LEAK") for warning in scores.warnings)
+
+
+def test_errors(tiny_run, drawn_drive, tmp_path):
+    with pytest.raises(UserError, match="unknown protocol"):
+        scoring.score(str(tiny_run), "drove", drawn_drive)
+    with pytest.raises(UserError, match="no model"):
+        scoring.score("nonesuch", "drive", drawn_drive)
+    with pytest.raises(UserError, match="DRIVE"):
+        scoring.score(str(tiny_run), "drive", tmp_path)
+
+
+def test_packaged_model_reaches_its_card_on_drive(data_root):
+    """The score on the card is what anybody measures: two test images, against the card's per-image spread."""
+    card = Segmenter.from_pretrained("vessels-drive", "cpu").card
+    segmenter = Segmenter.from_pretrained("vessels-drive", "cpu")
+    dice = []
+    for _, row in protocols.cases("drive")[:2]:
+        sample = datasets.load(row, data_root)
+        mask = segmenter.predict(sample.image, sample.fov).mask[0]
+        dice.append(metrics.dice(mask, sample.targets["vessels"], sample.fov))
+    score = card.scores["drive"]
+    spread = score["per_image_sd"]["dice"]
+    assert abs(np.mean(dice) - score["per_image_mean"]["dice"]) < 3 * spread / math.sqrt(2)

@@ -1,0 +1,219 @@
+import csv
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from retina_seg import checkpoint, photographs, train
+from retina_seg.config import load_config
+from retina_seg.errors import Interrupted, UserError
+from retina_seg.inference import Segmenter
+from retina_seg.preprocess import Preprocess
+
+
+def _weights(run):
+    return load_file(run / checkpoint.WEIGHTS)
+
+
+def _assert_equal_weights(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=0, msg=name)
+
+
+def test_a_run_folder_holds_everything(tiny_run, tiny_config):
+    names = {path.name for path in tiny_run.iterdir()}
+    assert names >= {"config.yaml", "log.jsonl", "log.csv", "state.pt", "weights.safetensors", "card.json"}
+    assert load_config(tiny_run / "config.yaml") == load_config(tiny_config)
+    log = checkpoint.read_log(tiny_run)
+    assert [entry["step"] for entry in log] == [4, 6]
+    assert {"loss", "learning_rate", "seconds", "dice", "auc"} <= set(log[0])
+    with (tiny_run / "log.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [float(line["loss"]) for line in table] == [entry["loss"] for entry in log]
+
+
+def test_the_card_says_where_the_weights_come_from(tiny_run):
+    card = checkpoint.read_card(tiny_run / checkpoint.CARD)
+    assert card.training["images"] == [f"drive:{n}" for n in range(21, 37)]
+    assert card.training["threshold_images"] == [f"drive:{n}" for n in range(37, 41)]
+    assert "4 validation images" in card.threshold_source
+    assert card.training["config"]["training"]["steps"] == card.training["steps"] == 6
+    assert 0 < card.thresholds["vessels"] < 1
+
+
+def test_thresholds_come_from_training_images_where_monitor_images_are_trained_on(tiny_config, drawn_drive, tmp_path):
+    config = load_config(tiny_config, ["data.fit=[train,val]", "training.steps=2"])
+    card = train.fit(config, tmp_path / "run", drawn_drive, device="cpu")
+    assert "20 training images" in card.threshold_source
+    assert len(card.training["threshold_images"]) == 20
+
+
+def test_resumed_equals_uninterrupted(tiny_config, tiny_run, drawn_drive, tmp_path):
+    """Stopped by a signal in the middle of an interval, then resumed: the same weights, bit for bit."""
+    config, run = load_config(tiny_config), tmp_path / "run"
+
+    def stop(progress: train.Progress) -> None:
+        if progress.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match="--resume"):
+        train.fit(config, run, drawn_drive, device="cpu", progress=stop)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert checkpoint.load_state(run)["step"] == 3
+    assert not (run / checkpoint.WEIGHTS).exists()
+    card = train.fit(config, run, drawn_drive, resume=True, device="cpu")
+    _assert_equal_weights(_weights(run), _weights(tiny_run))
+    assert card.thresholds == checkpoint.read_card(tiny_run / checkpoint.CARD).thresholds
+    for resumed, whole in zip(checkpoint.read_log(run), checkpoint.read_log(tiny_run), strict=True):
+        assert {**resumed, "seconds": 0} == {**whole, "seconds": 0}
+
+
+def test_log_lines_after_the_saved_step_are_dropped(tiny_config, drawn_drive, tmp_path):
+    run = tmp_path / "run"
+
+    def stop(progress: train.Progress) -> None:
+        if progress.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train.fit(load_config(tiny_config), run, drawn_drive, device="cpu", progress=stop)
+    with (run / checkpoint.LOG).open("a") as file:
+        file.write(json.dumps({"step": 6, "loss": 0.0}) + "\n")
+    train.fit(load_config(tiny_config), run, drawn_drive, resume=True, device="cpu")
+    assert [entry["step"] for entry in checkpoint.read_log(run)] == [4, 6]
+    assert checkpoint.read_log(run)[1]["loss"] > 0
+
+
+def test_other_seeds_give_other_weights(tiny_config, tiny_run, drawn_drive, tmp_path):
+    train.fit(load_config(tiny_config, ["seed=1"]), tmp_path / "run", drawn_drive, device="cpu")
+    name = next(iter(_weights(tiny_run)))
+    assert not torch.equal(_weights(tmp_path / "run")[name], _weights(tiny_run)[name])
+
+
+def test_accumulated_batches_equal_a_large_batch_without_batch_statistics():
+    """Two half batches give the gradient of the whole one; shown on the loop's own step with a linear network."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    from retina_seg.config import TrainingConfig
+    from retina_seg.losses import get_loss
+
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(4, 3, 8, 8, generator=generator)
+    target = (image.mean(1, keepdim=True) > 0).float()
+    fov = torch.ones(4, 1, 8, 8)
+    results = []
+    for accumulate in (1, 2):
+        torch.manual_seed(0)
+        size = 4 // accumulate
+        training = TrainingConfig(steps=5, batch_size=size, accumulate=accumulate, warmup_steps=0)
+        accelerator = Accelerator(gradient_accumulation_steps=accumulate, cpu=True)
+        trainer = train._Training(accelerator, torch.nn.Conv2d(3, 1, 1), training, get_loss("bce"))
+        parts = [
+            {"image": image[i : i + size], "target": target[i : i + size], "fov": fov[i : i + size]}
+            for i in range(0, 4, size)
+        ]
+        trainer.train_step(iter(parts))
+        results.append(trainer.net.weight.detach().clone())
+        AcceleratorState._reset_state(reset_partial_state=True)
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_learns_a_drawn_eye(tiny_config, drawn_drive, tmp_path):
+    """A network that sees one photograph again and again must come to know its vessels."""
+    settings = ["training.steps=70", "training.validate_every=70", "training.patch_size=96", "training.augment=none"]
+    settings += ["model.arguments.features=[8,8,16,16,16,8]", "training.ema=0.9", "training.batch_size=4"]
+    config = load_config(tiny_config, settings)
+    train.fit(config, tmp_path / "run", drawn_drive, device="cpu")
+    (entry,) = checkpoint.read_log(tmp_path / "run")
+    assert entry["auc"] > 0.9
+    assert entry["dice"] > 0.55
+
+
+def test_bfloat16_runs_on_the_cpu(tiny_config, tiny_run, drawn_drive, tmp_path):
+    config = load_config(tiny_config, ["training.precision=bf16"])
+    train.fit(config, tmp_path / "run", drawn_drive, device="cpu")
+    for entry, exact in zip(checkpoint.read_log(tmp_path / "run"), checkpoint.read_log(tiny_run), strict=True):
+        assert entry["loss"] == pytest.approx(exact["loss"], rel=0.05)
+        assert entry["loss"] != exact["loss"]
+    assert all(t.dtype != torch.bfloat16 for t in _weights(tmp_path / "run").values())
+
+
+def test_learning_rate_warms_up_and_falls():
+    from types import SimpleNamespace
+
+    from retina_seg.config import TrainingConfig
+
+    training = TrainingConfig(steps=100, warmup_steps=10, learning_rate=1.0)
+    rates = [train._Training.learning_rate.fget(SimpleNamespace(training=training, step=s)) for s in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert np.argmax(rates) in (9, 10)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert 0.01 <= rates[-1] < 0.02
+
+
+def test_moving_average_by_hand():
+    update = train._moving_average(0.5)
+    average, count = [torch.tensor([0.0]), torch.tensor([0])], torch.tensor(100)
+    for value in (1.0, 3.0):
+        update(average, [torch.tensor([value]), torch.tensor([7])], count)
+    assert average[0].item() == pytest.approx(0.5 * (0.5 * 1) + 0.5 * 3)
+    assert average[1].item() == 7
+
+
+def test_a_run_is_never_overwritten(tiny_config, tiny_run, drawn_drive):
+    with pytest.raises(UserError, match="already holds a run"):
+        train.fit(load_config(tiny_config), tiny_run, drawn_drive, device="cpu")
+
+
+def test_resuming_another_config_is_refused(tiny_config, tiny_run, drawn_drive):
+    with pytest.raises(UserError, match="another configuration"):
+        train.fit(load_config(tiny_config, ["seed=3"]), tiny_run, drawn_drive, resume=True, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.protocols=[drove]", "unknown protocol"),
+        ("data.targets=[veins]", "no annotation of veins"),
+        ("training.loss=hinge", "unknown loss"),
+        ("training.augment=strong", "unknown augmentation"),
+        ("model.arguments.width=3", "no argument width"),
+    ],
+)
+def test_bad_settings_leave_no_run(tiny_config, drawn_drive, tmp_path, override, words):
+    with pytest.raises(UserError, match=words):
+        train.fit(load_config(tiny_config, [override]), tmp_path / "run", drawn_drive, device="cpu")
+    assert not (tmp_path / "run" / checkpoint.CONFIG).exists()
+
+
+def test_missing_data_leaves_no_run(tiny_config, tmp_path):
+    with pytest.raises(UserError, match="DRIVE"):
+        train.fit(load_config(tiny_config), tmp_path / "run", tmp_path, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_scores_the_untouched_truth(tiny_run, drawn_drive):
+    """The loop's pooled scores equal those of the public path from file to mask."""
+    from retina_seg import datasets, metrics
+
+    segmenter = Segmenter.from_pretrained(tiny_run, "cpu")
+    rows = photographs.rows_of(["drive"], ["val"])
+    loaded = [photographs.load_photograph(row, drawn_drive, ("vessels",), Preprocess()) for row in rows]
+    scores = train.validate(segmenter.net, loaded, ("vessels",), "cpu")
+    prob, truth = [], []
+    for row in rows:
+        sample = datasets.load(row, drawn_drive)
+        prediction = segmenter.predict(sample.image, sample.fov)
+        prob.append(prediction.prob[0][sample.fov])
+        truth.append(sample.targets["vessels"][sample.fov])
+    prob, truth = np.concatenate(prob), np.concatenate(truth)
+    assert scores["dice"] == pytest.approx(metrics.dice(prob >= 0.5, truth), abs=1e-9)
+    assert scores["auc"] == pytest.approx(metrics.auc(prob, truth), abs=1e-3)
