@@ -39,30 +39,30 @@ FOVEA_FREE = 0.13  # vessels end at this distance from the fovea
 STEP = 0.01
 VEIN_RADIUS = 4.7 * DRIVE_PX  # of the widest vein; calibre measured 8 to 11 px
 ARTERY_TO_VEIN = 0.72  # calibre ratio; 2/3 to 3/4 in healthy eyes
-LEAK = 1.6e-5  # r dr/ds: flow lost to branches too small to be drawn, in proportion to the radius
+LEAK = 1.3e-5  # r dr/ds: flow lost to branches too small to be drawn, in proportion to the radius
 FADE = 0.10  # length over which a vessel that meets another one thins out
 END_RADIUS = 0.3 * DRIVE_PX  # where a vessel ends, far below what can be seen
-GAP, GAP_PER_RADIUS = 0.09, 8.0  # distance between branchings: the larger of a constant and a multiple of the radius
-CROWD_SIGMA, CROWD_LIMIT = 0.045, 0.6  # how far a vessel makes itself felt, and how much of it ends another one
-WOBBLE = 0.025  # SD of the random part of the turn per step, radians; gives the tortuosity
+GAP, GAP_PER_RADIUS = 0.12, 9.0  # distance between branchings: the larger of a constant and a multiple of the radius
+CROWD_SIGMA, CROWD_LIMIT = 0.042, 0.65  # how far a vessel makes itself felt, and how much of it ends another one
+WOBBLE = 0.036  # SD of the random part of the turn per step, radians; gives the tortuosity
 
 # Light, per channel (R, G, B). Absorbance per radius of blood and its limit by scatter in front of the vessel; together
 # with the blur they give the measured absorbance at vessel centres: green .07, .18, .27, .36 at 2, 4, 6, 9 px;
 # red a third and blue two thirds of it.
 ABSORB = {"vein": (8.0, 22.0, 14.0), "artery": (3.5, 16.0, 11.0)}
-ABSORB_LIMIT = np.array([0.30, 0.50, 0.30])
+ABSORB_LIMIT = np.array([0.22, 0.45, 0.28])
 REFLEX = {"vein": 0.15, "artery": 0.40}  # share of the absorbance taken away by the light reflex of a wide vessel
 VISIBLE = 0.035  # peak green absorbance after the blur below which no vessel is marked: 2 SD of the measured noise
 MEAN_RGB = np.array([174.0, 96.0, 59.0])  # in the FOV, median over the photographs; measured
 RADIAL = np.array([[1.17, 1.07, 1.00], [-0.38, -0.13, 0.0]])  # fall-off: first + second * r^2; measured
 MACULA = ((0.14, (0.13, 0.17, 0.15)), (0.04, (0.02, 0.08, 0.05)))  # sigma and darkening: yellow spot, foveola
 DISC_GAIN, CUP_GAIN = np.array([0.35, 0.75, 0.60]), np.array([0.15, 0.45, 0.45])
-TEXTURE = ((3.0, 0.006), (7.0, 0.006), (14.0, 0.008), (30.0, 0.013), (70.0, 0.030), (160.0, 0.030))  # px, SD / mean
+TEXTURE = ((3.0, 0.008), (7.0, 0.008), (14.0, 0.009), (30.0, 0.013), (70.0, 0.028), (160.0, 0.030))  # px, SD / mean
 VEIL = (25.0, 35.0, 22.0)  # most stray light at one side of the rim, grey levels
 BLUR = 0.8 * DRIVE_PX  # sigma of the optics; from the measured profile of vessel edges
-APERTURE, FRINGE = (0.998, 0.993, 0.991), (-0.004, 0.0, 0.001)  # radius and shift along x of the rim; measured
+APERTURE, FRINGE = (0.997, 0.9945, 0.993), (-0.004, 0.0, 0.001)  # radius and shift along x of the rim; measured
 BLACK = 7.0  # grey level outside the FOV; measured
-GRAIN, GRAIN_SIGMA_PX = (1.9, 2.0, 2.0), (0.5, 0.72)  # SD in grey levels; correlation (y, x); measured
+GRAIN, GRAIN_SIGMA_PX = (2.2, 2.4, 2.4), (0.5, 0.72)  # SD in grey levels; correlation (y, x); measured
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,8 @@ def draw(
     """
     _check(seed, width, height, eye, contrast, noise)
     anatomy, surface, sensor = (np.random.default_rng([seed, part]) for part in range(3))
-    landmarks = _Landmarks(
-        disc=DISC_AT + complex(*anatomy.normal(0, (0.02, 0.045))), fovea=complex(*anatomy.normal(0, 0.02, 2))
-    )
+    disc = DISC_AT + complex(*anatomy.normal(0, (0.02, 0.045)))
+    fovea = complex(*anatomy.normal(0, 0.02, 2))
     left = bool(anatomy.random() < 0.5) if eye is None else eye == "left"
     radius_px = FOV_RADIUS * min(width, height)
     scale = radius_px * np.array([1.0, -1.0 if left else 1.0])  # (y, x)
@@ -127,19 +126,19 @@ def draw(
             kind="vein" if line.vein else "artery",
             parent=line.parent,
         )
-        for line in _vessels(anatomy, landmarks)
+        for line in _vessels(anatomy, disc, fovea)
     )
 
     y, x = ((np.arange(side) - origin[axis]) / scale[axis] for axis, side in enumerate((height, width)))
     place = x + 1j * y[:, None]  # (H, W), position in FOV radii, as in a right eye
     fov = np.abs(place) <= 1.0
-    light = _surface(surface, place, landmarks)  # (H, W, 3)
+    light = _surface(surface, place, disc, fovea)  # (H, W, 3)
     absorbance, marked = _blood(segments, (height, width), radius_px)
     seen = place.real * np.sign(scale[1]) + 1j * place.imag  # as the camera sees it: x to the right in both eyes
     image = _photograph(sensor, light * np.exp(-contrast * absorbance), seen, noise)
-    disc = _disc_distance(place, landmarks.disc) <= 1.0
-    fovea = origin + scale * (landmarks.fovea.imag, landmarks.fovea.real)
-    return Phantom(image, marked & fov, disc & fov, fov, (float(fovea[0]), float(fovea[1])), segments)
+    at = origin + scale * (fovea.imag, fovea.real)
+    on_disc = _disc_distance(place, disc) <= 1.0
+    return Phantom(image, marked & fov, on_disc & fov, fov, (float(at[0]), float(at[1])), segments)
 
 
 def _check(seed: int, width: int, height: int, eye: str | None, contrast: float, noise: float) -> None:
@@ -156,11 +155,6 @@ def _check(seed: int, width: int, height: int, eye: str | None, contrast: float,
 
 
 # Vessels: growth on x + iy, where turning is multiplying -------------------------------------------------------------
-
-
-class _Landmarks(NamedTuple):
-    disc: complex
-    fovea: complex
 
 
 class _Shoot(NamedTuple):
@@ -184,30 +178,38 @@ class _Line(NamedTuple):
     parent: int
 
 
-class _Crowd:
-    """How near other vessels are: 1 on one, a Gaussian beside it; the other kind, which may be crossed, counts less."""
+class _Ground:
+    """What a growing vessel feels: disc, fovea and the vessels already there."""
 
     CELL, REACH, SIDE = 0.02, 7, 120  # a grid over [-1.2, 1.2]^2
 
-    def __init__(self) -> None:
+    def __init__(self, disc: complex, fovea: complex) -> None:
+        self.disc, self.fovea = disc, fovea
         side = np.arange(-self.REACH, self.REACH + 1) * self.CELL
         self._stamp = np.exp(-(side[:, None] ** 2 + side**2) / (2 * CROWD_SIGMA**2))
-        self._grids = np.zeros((2, self.SIDE + 2 * self.REACH, self.SIDE + 2 * self.REACH))
+        self._grids = np.zeros((2, self.SIDE + 2 * self.REACH, self.SIDE + 2 * self.REACH))  # arteries, veins
 
-    def _cell(self, at: complex) -> tuple[int, int]:
-        row, column = int((at.imag + 1.2) / self.CELL), int((at.real + 1.2) / self.CELL)
-        return min(max(row, 0), self.SIDE - 1), min(max(column, 0), self.SIDE - 1)
+    def _window(self, at: complex) -> tuple[slice, slice]:
+        row, column = (min(max(int((v + 1.2) / self.CELL), 0), self.SIDE - 1) for v in (at.imag, at.real))
+        return slice(row, row + 2 * self.REACH + 1), slice(column, column + 2 * self.REACH + 1)
 
     def add(self, line: _Line) -> None:
-        for at in line.path:
-            row, column = self._cell(at)
-            window = self._grids[int(line.vein), row : row + len(self._stamp), column : column + len(self._stamp)]
-            np.maximum(window, self._stamp, out=window)
+        for window in map(self._window, line.path):
+            near = self._grids[int(line.vein)][window]
+            np.maximum(near, self._stamp, out=near)
 
-    def near(self, at: complex, vein: bool) -> float:
-        row, column = self._cell(at)
-        artery_vein = self._grids[:, row + self.REACH, column + self.REACH]
-        return float(artery_vein[int(vein)] + 0.7 * artery_vein[1 - int(vein)])
+    def crowd(self, tip: "_Shoot", distance: float, angle: float) -> float:
+        """How near vessels come ahead of the tip: 1 on one, a Gaussian beside it; crossing the other kind counts less."""
+        rows, columns = self._window(tip.at + distance * tip.heading * cmath.rect(1, angle))
+        artery, vein = self._grids[:, rows.start + self.REACH, columns.start + self.REACH]
+        return float(vein + 0.7 * artery if tip.vein else artery + 0.7 * vein)
+
+    def stops(self, tip: "_Shoot", age: int) -> bool:
+        """Whether a branch ends: at the fovea, back at the disc, or (when clear of its own parent) at another vessel."""
+        from_disc = _disc_distance(tip.at, self.disc)
+        if from_disc < 1.6:  # among the trunks
+            return tip.parent >= 0 and bool(from_disc < 1.1)
+        return abs(tip.at - self.fovea) < FOVEA_FREE or (age > 8 and self.crowd(tip, 0.03, 0.0) > CROWD_LIMIT)
 
 
 def _disc_distance(place: Any, disc: complex) -> Any:
@@ -216,26 +218,25 @@ def _disc_distance(place: Any, disc: complex) -> Any:
     return abs(away.real / DISC_SEMI_AXES[0] + 1j * away.imag / DISC_SEMI_AXES[1])
 
 
-def _vessels(rng: np.random.Generator, landmarks: _Landmarks) -> list[_Line]:
+def _vessels(rng: np.random.Generator, disc: complex, fovea: complex) -> list[_Line]:
     """Grow all vessels, the widest first, so that finer ones fill the space that is left."""
     lines: list[_Line] = []
-    crowd = _Crowd()
-    queue = [(-shoot.radius, order, shoot) for order, shoot in enumerate(_trunks(rng, landmarks))]
+    ground = _Ground(disc, fovea)
+    queue = [(-shoot.radius, order, shoot) for order, shoot in enumerate(_trunks(rng, disc, fovea))]
     heapq.heapify(queue)
     count = len(queue)
     while queue:
         first = len(lines)
-        for branch in _grow(rng, heapq.heappop(queue)[2], lines, crowd, landmarks):
+        for branch in _grow(rng, heapq.heappop(queue)[2], lines, ground):
             count += 1
             heapq.heappush(queue, (-branch.radius, count, branch))
         for line in lines[first:]:
-            crowd.add(line)
+            ground.add(line)
     return lines
 
 
-def _trunks(rng: np.random.Generator, landmarks: _Landmarks) -> Iterator[_Shoot]:
+def _trunks(rng: np.random.Generator, disc: complex, fovea: complex) -> Iterator[_Shoot]:
     """Arcades around the fovea, nasal vessels, small ones from the disc to the macula; read off the photographs."""
-    disc, fovea = landmarks
     for side in (-1, 1):  # superior, inferior
         top = rng.uniform(0.56, 0.74)
         for vein in (True, False):
@@ -264,30 +265,28 @@ def _trunks(rng: np.random.Generator, landmarks: _Landmarks) -> Iterator[_Shoot]
             yield _Shoot(radius * rng.uniform(0.28, 0.42), vein, start, -1 + 0j, macular)
 
 
-def _grow(
-    rng: np.random.Generator, tip: _Shoot, lines: list[_Line], crowd: _Crowd, landmarks: _Landmarks
-) -> list[_Shoot]:
+def _grow(rng: np.random.Generator, tip: _Shoot, lines: list[_Line], ground: _Ground) -> list[_Shoot]:
     """Append one vessel's lines, grown step by step, and return the branches that leave it."""
     branches: list[_Shoot] = []
     path, radii = [tip.at], [tip.radius]
-    age, curl, since, gap = 0, 0.0, 0.0, _gap(rng, tip, landmarks)
+    age, curl, since, gap = 0, 0.0, 0.0, _gap(rng, tip, ground)
     while abs(tip.at) < 1.04:
         if len(tip.goals) > 1 and abs(tip.goals[0] - tip.at) < 0.12:
             tip = tip._replace(goals=tip.goals[1:])
         curl = 0.84 * curl + rng.normal(0, WOBBLE * (0.6 if tip.trunk else 1.0))
-        heading = tip.heading * cmath.rect(1, curl + _turn(tip, crowd))
+        heading = tip.heading * cmath.rect(1, curl + _turn(tip, ground))
         radius = math.sqrt(max(tip.radius**2 - 2 * LEAK * STEP, 0.0))
         tip = tip._replace(at=tip.at + STEP * heading, heading=heading, radius=radius)
         age += 1
-        if radius < END_RADIUS or (not tip.trunk and _blocked(tip, crowd, landmarks, age)):
+        if radius < END_RADIUS or (not tip.trunk and ground.stops(tip, age)):
             _taper(radii)
             break
         path.append(tip.at)
         radii.append(radius)
         since += STEP
-        if since > gap and abs(tip.at) < 0.98 and _disc_distance(tip.at, landmarks.disc) > 1.3:
-            since, gap = 0.0, _gap(rng, tip, landmarks)
-            fork = _fork(rng, tip, crowd, landmarks)
+        if since > gap and abs(tip.at) < 0.98 and _disc_distance(tip.at, ground.disc) > 1.3:
+            since, gap = 0.0, _gap(rng, tip, ground)
+            fork = _fork(rng, tip, ground)
             if fork is not None:
                 lines.append(_Line(path, radii, tip.vein, tip.parent))
                 tip, branch = (shoot._replace(parent=len(lines) - 1) for shoot in fork)
@@ -305,42 +304,27 @@ def _taper(radii: list[float]) -> None:
         radii[-i] *= i / (stretch + 1)
 
 
-def _gap(rng: np.random.Generator, tip: _Shoot, landmarks: _Landmarks) -> float:
+def _gap(rng: np.random.Generator, tip: _Shoot, ground: _Ground) -> float:
     """Distance to the next branching; long near the disc, which vessels leave almost unbranched."""
-    near_disc = 1.5 * math.exp(-abs(tip.at - landmarks.disc) / 0.3)
+    near_disc = 1.5 * math.exp(-abs(tip.at - ground.disc) / 0.3)
     return float(max(GAP, GAP_PER_RADIUS * tip.radius) * rng.uniform(0.6, 1.4) * (1 + near_disc))
 
 
-def _turn(tip: _Shoot, crowd: _Crowd) -> float:
+def _turn(tip: _Shoot, ground: _Ground) -> float:
     """Change of direction in one step, radians: towards the goal, away from other vessels."""
     to = tip.goals[0] - tip.at
     error = cmath.phase(to / tip.heading)
     if tip.trunk:
         return 0.13 * min(max(error, -1.0), 1.0)
-    left, right = (crowd.near(tip.at + 0.07 * tip.heading * cmath.rect(1, angle), tip.vein) for angle in (-0.6, 0.6))
     pull = 0.035 * math.sin(error) if abs(to) > 0.2 else 0.0
-    return pull + 0.1 * max(math.cos(error), 0.0) * (left - right)
+    return pull + 0.1 * max(math.cos(error), 0.0) * (ground.crowd(tip, 0.07, -0.6) - ground.crowd(tip, 0.07, 0.6))
 
 
-def _blocked(tip: _Shoot, crowd: _Crowd, landmarks: _Landmarks, age: int) -> bool:
-    """Whether a branch ends here: at the fovea, at the disc, or (when clear of its own parent) at another vessel."""
-    if abs(tip.at - landmarks.fovea) < FOVEA_FREE:
-        return True
-    from_disc = _disc_distance(tip.at, landmarks.disc)
-    if from_disc < 1.6:  # among the trunks
-        return tip.parent >= 0 and bool(from_disc < 1.1)
-    return age > 8 and crowd.near(tip.at + 0.03 * tip.heading, tip.vein) > CROWD_LIMIT
-
-
-def _fork(rng: np.random.Generator, tip: _Shoot, crowd: _Crowd, landmarks: _Landmarks) -> tuple[_Shoot, _Shoot] | None:
+def _fork(rng: np.random.Generator, tip: _Shoot, ground: _Ground) -> tuple[_Shoot, _Shoot] | None:
     """Split a vessel in two (going on, branch) by Murray's law, r0^3 = r1^3 + r2^3; None where there is no room."""
-    left, right = (
-        crowd.near(tip.at + 0.09 * tip.heading * cmath.rect(1, 0.9 * side), tip.vein)
-        + crowd.near(tip.at + 0.14 * tip.heading * cmath.rect(1, 1.2 * side), tip.vein)
-        for side in (-1, 1)
-    )
+    left, right = (ground.crowd(tip, 0.09, 0.9 * side) + ground.crowd(tip, 0.14, 1.2 * side) for side in (-1, 1))
     side = -1 if left + rng.normal(0, 0.15) < right else 1
-    beyond_fovea = tip.at.real < landmarks.fovea.real + 0.1
+    beyond_fovea = tip.at.real < ground.fovea.real + 0.1
     even = rng.random() < (0.3 * beyond_fovea if tip.trunk else 0.2) or tip.radius < 1.3 * DRIVE_PX
     share = rng.uniform(0.2, 0.45) if even else rng.uniform(0.32, 0.58) ** 3  # of the flow
     r0, r1, r2 = tip.radius, tip.radius * math.cbrt(1 - share), tip.radius * math.cbrt(share)
@@ -350,11 +334,11 @@ def _fork(rng: np.random.Generator, tip: _Shoot, crowd: _Crowd, landmarks: _Land
     turn1 = math.acos(min((r0**4 + r1**4 - r2**4) / (2 * r0**2 * r1**2), 1.0))
     turn2 = math.acos(min((r0**4 + r2**4 - r1**4) / (2 * r0**2 * r2**2), 1.0)) * rng.uniform(0.8, 1.15)
     heading = tip.heading * cmath.rect(1, side * turn2)
-    inward = landmarks.fovea - tip.at
-    if (heading * inward.conjugate()).real > 0 and abs(inward) < 0.85 and tip.at.real < landmarks.disc.real - 0.1:
+    inward = ground.fovea - tip.at
+    if (heading * inward.conjugate()).real > 0 and abs(inward) < 0.85 and tip.at.real < ground.disc.real - 0.1:
         # Inside the arcades: to the fovea, or, beyond it, to the horizontal line where upper and lower vessels meet.
-        x = tip.at.real - rng.uniform(0, 0.3) if beyond_fovea else landmarks.fovea.real + rng.uniform(-0.1, 0.3)
-        goal = complex(x, landmarks.fovea.imag + rng.normal(0, 0.06))
+        x = tip.at.real - rng.uniform(0, 0.3) if beyond_fovea else ground.fovea.real + rng.uniform(-0.1, 0.3)
+        goal = complex(x, ground.fovea.imag + rng.normal(0, 0.06))
     else:
         goal = tip.at + 0.6 * heading - 0.6 * inward / max(abs(inward), 0.1)
     branch = tip._replace(radius=r2, heading=heading, goals=(goal,), trunk=False)
@@ -412,7 +396,7 @@ def _peak(radius: Floats, absorb: float) -> Floats:
     return absorb * np.pi * radius**2 / np.sqrt(2 * np.pi * (radius**2 / 4 + BLUR**2))
 
 
-def _surface(rng: np.random.Generator, place: Places, landmarks: _Landmarks) -> Floats:
+def _surface(rng: np.random.Generator, place: Places, disc: complex, fovea: complex) -> Floats:
     """Light (H, W, 3), in grey levels, from the fundus without its vessels."""
     tint = np.exp(rng.normal(0, 0.13) + rng.normal(0, (0.05, 0.08, 0.06)))
     light = MEAN_RGB * tint * (RADIAL[0] + RADIAL[1] * (np.abs(place) ** 2)[..., None])
@@ -422,15 +406,15 @@ def _surface(rng: np.random.Generator, place: Places, landmarks: _Landmarks) -> 
         common, hue = (_field(rng, place, spacing * DRIVE_PX)[..., None] for _ in range(2))
         light *= 1 + sd * (0.8 * common + 0.6 * hue * (-1.0, 0.2, 1.0))
     for sigma, drop in MACULA:
-        light *= 1 - np.exp(-((np.abs(place - landmarks.fovea) / sigma) ** 2) / 2)[..., None] * drop
-    edge = _disc_distance(place, landmarks.disc)
+        light *= 1 - np.exp(-((np.abs(place - fovea) / sigma) ** 2) / 2)[..., None] * drop
+    edge = _disc_distance(place, disc)
     # Nerve fibres: fine bright rays above and below the disc, fading with distance.
     rays = CubicSpline(np.linspace(-np.pi, np.pi, 181), rng.normal(0, 1, 181))
-    angle = np.angle(place - landmarks.disc)
+    angle = np.angle(place - disc)
     light *= (
         1 + (np.exp(-np.maximum(edge - 1, 0) / 1.8) * np.abs(np.sin(angle)) * (0.05 + 0.012 * rays(angle)))[..., None]
     )
-    cup = _disc_distance(place, landmarks.disc + complex(*rng.normal((-0.01, 0.0), 0.01)))
+    cup = _disc_distance(place, disc + complex(*rng.normal((-0.01, 0.0), 0.01)))
     for distance, size, gain in ((edge, 1.0, DISC_GAIN), (cup, rng.uniform(0.35, 0.6), CUP_GAIN)):
         light *= 1 + gain / (1 + np.exp((distance - size) / 0.05))[..., None]
     return light

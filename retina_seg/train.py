@@ -102,6 +102,13 @@ def fit(
             for row in {r.key: r for r in fit_rows + monitor_rows}.values()
         }
         fit_set, monitor_set = ([photographs[row.key] for row in part] for part in (fit_rows, monitor_rows))
+        data = PatchDataset(
+            [photograph.for_patches() for photograph in fit_set],
+            size=config.training.patch_size,
+            augment=config.training.augment,
+            length=config.training.steps * trainer.patches_a_step,
+            seed=config.seed,
+        )
         if accelerator.is_main_process:
             io.make_folder(run)
             io.write_text(run / CONFIG, config.to_yaml())
@@ -110,13 +117,6 @@ def fit(
         log = RunLog(run, trainer.step, enabled=accelerator.is_main_process)
         if config.track:
             accelerator.init_trackers("tensorboard")
-        data = PatchDataset(
-            [photograph.for_patches() for photograph in fit_set],
-            size=config.training.patch_size,
-            augment=config.training.augment,
-            length=config.training.steps * trainer.patches_a_step,
-            seed=config.seed,
-        )
         with _stop_signal() as trainer.stop_asked:
             _run(trainer, config, data, monitor_set, log, run, progress)
         accelerator.wait_for_everyone()

@@ -35,7 +35,7 @@ def test_labels_of_another_size_or_with_grey_values_are_errors(tmp_path, monkeyp
     made = make(tmp_path, monkeypatch)
     row = datasets.rows(NAME)[0]
     label = made.folder / row.targets["vessels"]
-    Image.open(label).resize((50, 50)).save(label)
+    Image.open(label).resize((50, 50), Image.Resampling.NEAREST).save(label)
     with pytest.raises(UserError, match="50x50 pixels, its image 168x160"):
         datasets.load(row, made.root)
     Image.fromarray(photograph(0)[0][..., 1]).save(label)

@@ -148,9 +148,7 @@ def test_truth_agrees_with_brute_force(seed: int):
     expected = np.zeros(len(pixels), bool)
     for segment in picture.segments:
         green = phantom.ABSORB[segment.kind][1]
-        for a, b, wa, wb in zip(
-            segment.path, segment.path[1:], segment.width_px, segment.width_px[1:], strict=False
-        ):
+        for a, b, wa, wb in zip(segment.path, segment.path[1:], segment.width_px, segment.width_px[1:], strict=False):
             along = np.clip((pixels - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1)
             r = (wa + along * (wb - wa)) / 2
             near = np.linalg.norm(pixels - a - along[:, None] * (b - a), axis=1) <= np.maximum(r, 0.5)

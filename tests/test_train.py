@@ -2,6 +2,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -92,7 +94,7 @@ def test_log_lines_after_the_saved_step_are_dropped(tiny_config, drawn_drive, tm
 
 def test_other_seeds_give_other_weights(tiny_config, tiny_run, drawn_drive, tmp_path):
     train.fit(load_config(tiny_config, ["seed=1"]), tmp_path / "run", drawn_drive, device="cpu")
-    name = next(iter(_weights(tiny_run)))
+    name = next(name for name in _weights(tiny_run) if name.endswith("conv.weight"))
     assert not torch.equal(_weights(tmp_path / "run")[name], _weights(tiny_run)[name])
 
 
@@ -127,7 +129,7 @@ def test_accumulated_batches_equal_a_large_batch_without_batch_statistics():
 
 def test_learns_a_drawn_eye(tiny_config, drawn_drive, tmp_path):
     """A network that sees one photograph again and again must come to know its vessels."""
-    settings = ["training.steps=70", "training.validate_every=70", "training.patch_size=96", "training.augment=none"]
+    settings = ["training.steps=120", "training.validate_every=120", "training.patch_size=96", "training.augment=none"]
     settings += ["model.arguments.features=[8,8,16,16,16,8]", "training.ema=0.9", "training.batch_size=4"]
     config = load_config(tiny_config, settings)
     train.fit(config, tmp_path / "run", drawn_drive, device="cpu")
@@ -143,6 +145,17 @@ def test_bfloat16_runs_on_the_cpu(tiny_config, tiny_run, drawn_drive, tmp_path):
         assert entry["loss"] == pytest.approx(exact["loss"], rel=0.05)
         assert entry["loss"] != exact["loss"]
     assert all(t.dtype != torch.bfloat16 for t in _weights(tmp_path / "run").values())
+
+
+def test_two_processes_train_together(tiny_config, drawn_drive, tmp_path):
+    call = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "retina_seg.cli"]
+    call += ["train", tiny_config, "--out", tmp_path / "run", "--data-root", drawn_drive, "--device", "cpu"]
+    done = subprocess.run(list(map(str, call)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("card.json") == 1
+    card = checkpoint.read_card(tmp_path / "run" / checkpoint.CARD)
+    assert card.training["processes"] == 2
+    assert [entry["step"] for entry in checkpoint.read_log(tmp_path / "run")] == [4, 6]
 
 
 def test_learning_rate_warms_up_and_falls():
@@ -216,4 +229,6 @@ def test_validation_scores_the_untouched_truth(tiny_run, drawn_drive):
         truth.append(sample.targets["vessels"][sample.fov])
     prob, truth = np.concatenate(prob), np.concatenate(truth)
     assert scores["dice"] == pytest.approx(metrics.dice(prob >= 0.5, truth), abs=1e-9)
-    assert scores["auc"] == pytest.approx(metrics.auc(prob, truth), abs=1e-3)
+    bound, _ = metrics.binning_error(metrics.score_histogram(prob, truth))
+    assert bound < 0.02
+    assert scores["auc"] == pytest.approx(metrics.auc(prob, truth), abs=bound)
