@@ -110,7 +110,9 @@ def check(names: str | Sequence[str], data_root: str | Path, *, progress: Progre
         findings += _collected(found)
         findings += _disagreements(found)
         looks += found
-    findings += _relations(looks, progress)
+    related = _relations(looks, progress)
+    seen = {frozenset(finding.files) for finding in related}
+    findings = [f for f in findings if f.kind != "duplicate" or frozenset(f.files) not in seen] + related
     order = {"error": 0, "warning": 1, "info": 2}
     return sorted(findings, key=lambda finding: order[finding.severity])
 

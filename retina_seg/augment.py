@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from retina_seg.errors import UserError
 
-os.environ.setdefault(
-    "NO_ALBUMENTATIONS_UPDATE", "1"
-)  # albumentations asks the network for its newest version
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks the network for its newest version
 
 import albumentations as A
 

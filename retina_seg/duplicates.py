@@ -84,7 +84,7 @@ class View:
         """SIFT points (n, 2) as x, y in the whole frame, and their descriptors (n, 128)."""
         core = cv2.erode(self.inside.astype(np.uint8), np.ones((15, 15), np.uint8))
         even = cv2.createCLAHE(4, (8, 8)).apply(self.green)
-        found, descriptors = cv2.SIFT_create(600, contrastThreshold=0.02).detectAndCompute(even, core)
+        found, descriptors = cv2.SIFT.create(600, contrastThreshold=0.02).detectAndCompute(even, core)
         return np.array([point.pt for point in found], dtype=np.float32).reshape(-1, 2), descriptors
 
     def contrast(self, side: int, sigma: float) -> NDArray[np.float32]:
@@ -202,11 +202,13 @@ def _frame_detail(first: View, second: View) -> float:
     if not _same_aspect(first, second):
         return 0.0
     size = (320, max(1, round(320 * first.green.shape[0] / first.green.shape[1])))
-    grey = [cv2.resize(v.green.astype(np.float32), size, interpolation=cv2.INTER_AREA) for v in (first, second)]
-    inside = [
-        _core(cv2.resize(v.inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)) for v in (first, second)
-    ]
-    return _correlation(*(local_contrast(g, i, 5) for g, i in zip(grey, inside, strict=True)), inside[0] & inside[1])
+    detail, inside = [], []
+    for frame in (first, second):
+        small = cv2.resize(frame.inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        inside.append(_core(small > 0))
+        grey = cv2.resize(frame.green.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        detail.append(local_contrast(grey, inside[-1], 5))
+    return _correlation(detail[0], detail[1], inside[0] & inside[1])
 
 
 def _registered_detail(first: View, second: View, transform: NDArray[np.float64]) -> tuple[float, float]:
@@ -237,7 +239,7 @@ def _shared_points(first: View, second: View) -> NDArray[np.float64] | None:
     return transform if int(agreed.sum()) >= _POINTS_MINIMUM else None
 
 
-def _core(inside: NDArray[np.generic]) -> NDArray[np.bool_]:
+def _core(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return cv2.erode(inside.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
 
 

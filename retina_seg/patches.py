@@ -38,9 +38,7 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
     length : number of patches of the whole training.
     """
 
-    def __init__(
-        self, images: Sequence[TrainingImage], *, size: int, augment: str, length: int, seed: int
-    ) -> None:
+    def __init__(self, images: Sequence[TrainingImage], *, size: int, augment: str, length: int, seed: int) -> None:
         if not images:
             raise UserError("there are no training images: check data.protocol and data.fit")
         self.images = list(images)

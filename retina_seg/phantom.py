@@ -37,14 +37,14 @@ FOVEA_FREE = 0.13  # vessels end at this distance from the fovea
 # Growth. Chosen so that annotated length (measured: 31 radii), density (.125 of the FOV), calibre distribution,
 # ends (105) and junctions (153) come out as measured.
 STEP = 0.01
-VEIN_RADIUS = 4.7 * DRIVE_PX  # of the widest vein; calibre measured 8 to 11 px
+VEIN_RADIUS = 4.3 * DRIVE_PX  # of the widest vein; calibre measured 8 to 11 px
 ARTERY_TO_VEIN = 0.72  # calibre ratio; 2/3 to 3/4 in healthy eyes
-LEAK = 1.3e-5  # r dr/ds: flow lost to branches too small to be drawn, in proportion to the radius
+LEAK = 1.1e-5  # r dr/ds: flow lost to branches too small to be drawn, in proportion to the radius
 FADE = 0.10  # length over which a vessel that meets another one thins out
 END_RADIUS = 0.3 * DRIVE_PX  # where a vessel ends, far below what can be seen
-GAP, GAP_PER_RADIUS = 0.12, 9.0  # distance between branchings: the larger of a constant and a multiple of the radius
-CROWD_SIGMA, CROWD_LIMIT = 0.042, 0.65  # how far a vessel makes itself felt, and how much of it ends another one
-WOBBLE = 0.036  # SD of the random part of the turn per step, radians; gives the tortuosity
+GAP, GAP_PER_RADIUS = 0.10, 8.5  # distance between branchings: the larger of a constant and a multiple of the radius
+CROWD_SIGMA, CROWD_LIMIT = 0.040, 0.65  # how far a vessel makes itself felt, and how much of it ends another one
+WOBBLE = 0.030  # SD of the random part of the turn per step, radians; gives the tortuosity
 
 # Light, per channel (R, G, B). Absorbance per radius of blood and its limit by scatter in front of the vessel; together
 # with the blur they give the measured absorbance at vessel centres: green .07, .18, .27, .36 at 2, 4, 6, 9 px;
@@ -52,10 +52,10 @@ WOBBLE = 0.036  # SD of the random part of the turn per step, radians; gives the
 ABSORB = {"vein": (8.0, 22.0, 14.0), "artery": (3.5, 16.0, 11.0)}
 ABSORB_LIMIT = np.array([0.22, 0.45, 0.28])
 REFLEX = {"vein": 0.15, "artery": 0.40}  # share of the absorbance taken away by the light reflex of a wide vessel
-VISIBLE = 0.035  # peak green absorbance after the blur below which no vessel is marked: 2 SD of the measured noise
+VISIBLE = 0.030  # peak green absorbance after the blur below which no vessel is marked: 2 SD of the measured noise
 MEAN_RGB = np.array([174.0, 96.0, 59.0])  # in the FOV, median over the photographs; measured
-RADIAL = np.array([[1.17, 1.07, 1.00], [-0.38, -0.13, 0.0]])  # fall-off: first + second * r^2; measured
-MACULA = ((0.14, (0.13, 0.17, 0.15)), (0.04, (0.02, 0.08, 0.05)))  # sigma and darkening: yellow spot, foveola
+RADIAL = np.array([[1.22, 1.08, 1.00], [-0.46, -0.14, 0.0]])  # fall-off: first + second * r^2; measured
+MACULA = ((0.15, (0.19, 0.18, 0.15)), (0.04, (0.02, 0.08, 0.05)))  # sigma and darkening: yellow spot, foveola
 DISC_GAIN, CUP_GAIN = np.array([0.35, 0.75, 0.60]), np.array([0.15, 0.45, 0.45])
 TEXTURE = ((3.0, 0.008), (7.0, 0.008), (14.0, 0.009), (30.0, 0.013), (70.0, 0.028), (160.0, 0.030))  # px, SD / mean
 VEIL = (25.0, 35.0, 22.0)  # most stray light at one side of the rim, grey levels
@@ -316,7 +316,7 @@ def _turn(tip: _Shoot, ground: _Ground) -> float:
     error = cmath.phase(to / tip.heading)
     if tip.trunk:
         return 0.13 * min(max(error, -1.0), 1.0)
-    pull = 0.035 * math.sin(error) if abs(to) > 0.2 else 0.0
+    pull = 0.05 * math.sin(error) if abs(to) > 0.2 else 0.0
     return pull + 0.1 * max(math.cos(error), 0.0) * (ground.crowd(tip, 0.07, -0.6) - ground.crowd(tip, 0.07, 0.6))
 
 

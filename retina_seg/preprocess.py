@@ -182,9 +182,7 @@ def _equalise(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(np.ascontiguousarray(channel))
 
 
-def _resize(
-    array: NDArray[Any], size: tuple[int, int], *, nearest: bool = False, linear: bool = False
-) -> NDArray[Any]:
+def _resize(array: NDArray[Any], size: tuple[int, int], *, nearest: bool = False, linear: bool = False) -> NDArray[Any]:
     """Resample to (h, w): area averaging down, cubic up; `linear` never overshoots, `nearest` keeps labels."""
     shrinking = size[0] < array.shape[0]
     method = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC

@@ -36,14 +36,10 @@ def build_model(
     """
     if name not in MODELS:
         raise UserError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
-    known = [
-        p for p in inspect.signature(MODELS[name]).parameters if p not in ("in_channels", "out_channels")
-    ]
+    known = [p for p in inspect.signature(MODELS[name]).parameters if p not in ("in_channels", "out_channels")]
     arguments = dict(arguments or {})
     if unknown := set(arguments) - set(known):
-        raise UserError(
-            f"model {name!r} has no argument {', '.join(sorted(unknown))}: it takes {', '.join(known)}"
-        )
+        raise UserError(f"model {name!r} has no argument {', '.join(sorted(unknown))}: it takes {', '.join(known)}")
     try:
         return MODELS[name](in_channels, out_channels, **arguments)
     except (TypeError, ValueError, IndexError) as error:
