@@ -25,6 +25,7 @@ _RELEASE_SIZE = {"idrid_grade": (4288, 2848)}
 """Size of the photographs of a release whose copies are often reduced."""
 _SAME_FOLDER = {"idrid_seg": "idrid_grade", "idrid_grade": "idrid_seg"}
 _LISTED = 10  # more missing files than this become one finding
+_OWNER = 5.0  # an annotation that fits a photograph this well is its own
 
 
 @dataclass
@@ -187,8 +188,8 @@ def _compare_image(look: _Look) -> None:
     row, released = look.row, (look.row.width, look.row.height)
     if look.view is None:
         return
-    distance = duplicates.hash_distance(duplicates.perceptual_hash(look.view), row.perceptual_hash)
-    alike = distance <= duplicates.SAME_HASH
+    likeness = duplicates.likeness([duplicates.perceptual_hash(look.view)], [row.perceptual_hash])
+    alike = bool(likeness[0, 0] >= duplicates.SAME_LIKENESS)
     if look.size == released:
         if look.image_hash == row.pixel_sha256 or (alike and not row.pixel_sha256):
             return
@@ -240,20 +241,21 @@ def _collected(looks: Sequence[_Look]) -> list[Finding]:
 
 
 def _disagreements(looks: Sequence[_Look]) -> list[Finding]:
-    """Annotations that fit another photograph of the set, or their own turned over, better than their own."""
-    seen = [look for look in looks if look.view is not None]
-    views = [look.view for look in seen if look.view is not None]
+    """Annotations that do not fit their photograph, and the photograph of the set that they fit, if any."""
     findings = []
-    for name in sorted({name for look in seen for name in look.marked}):
-        marked = {index: look.marked[name] for index, look in enumerate(seen) if name in look.marked}
-        for index, (own, best, where) in agreement.scores(views, marked, name).items():
-            if best < max(1.5 * own, own + 0.05):
+    for look in looks:
+        for name, marked in look.marked.items():
+            if look.view is None or agreement.belongs(agreement.fit(look.view, marked, name), name):
                 continue
-            look = seen[index]
-            if where.startswith("photograph "):
-                where = seen[int(where.removeprefix("photograph "))].row.key
-            text = f"{look.row.key}: {name} fits {where} better than its own photograph ({best:.2f} against {own:.2f})"
-            text += "; they do not belong together, get the set again"
+            others = {
+                other.row.key: agreement.fit(other.view, marked, name)
+                for other in looks
+                if other is not look and other.view is not None and other.view.green.shape == marked.shape
+            }
+            best = max(others, key=others.__getitem__, default="")
+            text = f"{look.row.key}: the marked {name} do not stand out in the photograph"
+            text += f"; they fit {best}" if best and others[best] > _OWNER else ""
+            text += "; image and annotation do not belong together, get the set again"
             findings.append(Finding("error", "mismatch", (look.row.image, look.row.targets[name]), text))
     return findings
 
@@ -269,11 +271,11 @@ def _relations(looks: Sequence[_Look], progress: Progress | None) -> list[Findin
     ]
     given = {row.dataset for row in rows}
     elsewhere = [row for name in datasets.DATASETS if name not in given for row in datasets.rows(name)]
-    for row, view in zip(rows, views, strict=True):
-        digest = duplicates.perceptual_hash(view)
-        for other in elsewhere:
-            if duplicates.hash_distance(digest, other.perceptual_hash) <= duplicates.SAME_HASH:
-                findings.append(_relation(row, other, duplicates.SAME_PHOTOGRAPH))
+    alike = duplicates.likeness(
+        [duplicates.perceptual_hash(view) for view in views], [row.perceptual_hash for row in elsewhere]
+    )
+    for here, there in np.argwhere(alike >= duplicates.SAME_LIKENESS).tolist():
+        findings.append(_relation(rows[here], elsewhere[there], duplicates.SAME_PHOTOGRAPH))
     return findings
 
 

@@ -29,7 +29,8 @@ models = typer.Typer(help="The packaged models and their cards.", no_args_is_hel
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 
-console = Console()
+# Where there is no terminal, tables are written wide enough not to be folded.
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
 errors = Console(stderr=True)
 
 DataRoot = Annotated[
@@ -206,7 +207,7 @@ def data_list(
     """
     from retina_seg import datasets
 
-    columns = ("set", "folder", "photographs", "annotated", "protocols (train/val/test)", "terms", "here")
+    columns = ("set", "folder", "photographs", "annotated", "protocols: train/val/test", "here")
     _table(columns, (_summary(summary) for summary in datasets.summary(data_root)))
 
 
@@ -312,7 +313,6 @@ def _summary(summary: Any) -> tuple[str, ...]:
         str(summary.images),
         ", ".join(summary.targets) or "grades",
         "; ".join(protocols),
-        summary.licence,
         here,
     )
 
@@ -358,8 +358,8 @@ def _bar(what: str, total: int | None) -> Iterator[Callable[..., None]]:
 
 def _table(columns: tuple[str, ...], rows: Any, title: str | None = None) -> None:
     table = Table(title=title, title_justify="left", title_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*map(_plain, row))
     console.print(table)

@@ -59,7 +59,7 @@ class Row:
     reduced_sha256
         Hash of the decoded pixels of the reduced copy that was at hand in place of the original, else ``""``.
     perceptual_hash
-        64 hex digits that hardly change when the photograph is resized or re-encoded
+        200 hex digits that hardly change when the photograph is resized or re-encoded
         (`duplicates.perceptual_hash`).
     same_photograph, same_eye
         Keys of the other rows, of this set or another, that show the same photograph, or the same eye in

@@ -2,14 +2,13 @@
 
 No real photograph and no network enters here; degrading or augmenting photographs is `augment.py`.
 
-A drawing is made in this order: trunks along the arcades -> branches that seek free space, their calibres from
-Murray's law -> light absorbed by the blood column (Beer-Lambert) -> optics and sensor. Lengths are in radii of the
-field of view (FOV) unless the name says `_px`, so that one seed shows the same eye at every size. "Measured" means:
-measured on the 20 DRIVE training photographs (565 x 584 px, 45 degrees, FOV radius 269 px); a "DRIVE pixel" is 1/269.
+Order: trunks along the arcades -> branches that seek free space, calibres by Murray's law -> light absorbed by the
+blood column (Beer-Lambert) -> optics and sensor. Lengths are in radii of the field of view (FOV) unless the name says
+`_px`, so that one seed shows the same eye at every size. "Measured" means: measured on the 20 DRIVE training
+photographs (565 x 584 px, 45 degrees, FOV radius 269 px); a "DRIVE pixel" is 1/269.
 """
 
 import cmath
-import heapq
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ FOVEA_FREE = 0.13  # vessels end at this distance from the fovea
 # Growth. Chosen so that annotated length (measured: 31 radii), density (.125 of the FOV), calibre distribution,
 # ends (105) and junctions (153) come out as measured.
 STEP = 0.01
-VEIN_RADIUS = 4.3 * DRIVE_PX  # of the widest vein; calibre measured 8 to 11 px
+VEIN_RADIUS = 4.5 * DRIVE_PX  # of the widest vein; calibre measured 8 to 11 px
 ARTERY_TO_VEIN = 0.72  # calibre ratio; 2/3 to 3/4 in healthy eyes
 LEAK = 1.1e-5  # r dr/ds: flow lost to branches too small to be drawn, in proportion to the radius
 FADE = 0.10  # length over which a vessel that meets another one thins out
@@ -69,8 +68,8 @@ GRAIN, GRAIN_SIGMA_PX = (2.2, 2.4, 2.4), (0.5, 0.72)  # SD in grey levels; corre
 class Segment:
     """A vessel between two branchings, running away from the disc; it may leave the FOV.
 
-    path: float64 (n, 2), centreline (y, x) in pixels, pixel centres at whole numbers. width_px: float64 (n,), calibre.
-    parent: index of the segment it branches from, -1 at the disc; path[0] is that segment's last point.
+    path: float64 (n, 2), centreline (y, x) in pixels, pixel centres at whole numbers; width_px: float64 (n,), calibre;
+    parent: index of the segment it branches from, whose last point is path[0]; -1 at the disc.
     """
 
     path: Floats
@@ -83,9 +82,8 @@ class Segment:
 class Phantom:
     """A drawn photograph: image uint8 (H, W, 3) RGB; vessels, disc, fov bool (H, W); fovea (y, x) in pixels.
 
-    `vessels` holds every pixel of the FOV whose centre lies within half a calibre of a centreline, as far as the
-    vessel has visible contrast; a line thinner than a pixel counts as one pixel wide. `segments` also holds the
-    ends that have faded below it.
+    `vessels`: every pixel of the FOV whose centre lies within half a calibre of a centreline (half a pixel at least),
+    as far as the vessel has visible contrast. `segments` also holds the ends that have faded below it.
     """
 
     image: NDArray[np.uint8]
@@ -119,16 +117,7 @@ def draw(
     radius_px = FOV_RADIUS * min(width, height)
     scale = radius_px * np.array([1.0, -1.0 if left else 1.0])  # (y, x)
     origin = np.array([height - 1, width - 1]) / 2 + radius_px * anatomy.normal((0.02, 0.0), 0.01)
-    segments = tuple(
-        Segment(
-            path=origin + scale * np.array([(at.imag, at.real) for at in line.path]),
-            width_px=2 * radius_px * np.array(line.radii),
-            kind="vein" if line.vein else "artery",
-            parent=line.parent,
-        )
-        for line in _vessels(anatomy, disc, fovea)
-    )
-
+    segments = tuple(line.segment(origin, scale) for line in _vessels(anatomy, disc, fovea))
     y, x = ((np.arange(side) - origin[axis]) / scale[axis] for axis, side in enumerate((height, width)))
     place = x + 1j * y[:, None]  # (H, W), position in FOV radii, as in a right eye
     fov = np.abs(place) <= 1.0
@@ -154,11 +143,8 @@ def _check(seed: int, width: int, height: int, eye: str | None, contrast: float,
             raise UserError(f"{name} is {factor!r}: give a factor from 0 to {top}")
 
 
-# Vessels: growth on x + iy, where turning is multiplying -------------------------------------------------------------
-
-
 class _Shoot(NamedTuple):
-    """The growing end of a vessel; it steers towards its goals in turn."""
+    """The growing end of a vessel, on x + iy, where turning is multiplying; it steers towards its goals in turn."""
 
     radius: float
     vein: bool
@@ -170,12 +156,16 @@ class _Shoot(NamedTuple):
 
 
 class _Line(NamedTuple):
-    """A finished segment in FOV radii; `parent` is the index of the line it leaves, -1 at the disc."""
+    """A finished segment in FOV radii."""
 
     path: list[complex]
     radii: list[float]
     vein: bool
     parent: int
+
+    def segment(self, origin: Floats, scale: Floats) -> Segment:
+        path = origin + scale * np.array([(at.imag, at.real) for at in self.path])
+        return Segment(path, 2 * scale[0] * np.array(self.radii), "vein" if self.vein else "artery", self.parent)
 
 
 class _Ground:
@@ -199,13 +189,13 @@ class _Ground:
             np.maximum(near, self._stamp, out=near)
 
     def crowd(self, tip: "_Shoot", distance: float, angle: float) -> float:
-        """How near vessels come ahead of the tip: 1 on one, a Gaussian beside it; crossing the other kind counts less."""
+        """How near vessels are ahead of the tip: 1 on one, a Gaussian beside it; the other kind counts less."""
         rows, columns = self._window(tip.at + distance * tip.heading * cmath.rect(1, angle))
         artery, vein = self._grids[:, rows.start + self.REACH, columns.start + self.REACH]
         return float(vein + 0.7 * artery if tip.vein else artery + 0.7 * vein)
 
     def stops(self, tip: "_Shoot", age: int) -> bool:
-        """Whether a branch ends: at the fovea, back at the disc, or (when clear of its own parent) at another vessel."""
+        """If a branch ends: at the fovea, back at the disc, or (when clear of its own parent) at another vessel."""
         from_disc = _disc_distance(tip.at, self.disc)
         if from_disc < 1.6:  # among the trunks
             return tip.parent >= 0 and bool(from_disc < 1.1)
@@ -214,22 +204,15 @@ class _Ground:
 
 def _disc_distance(place: Any, disc: complex) -> Any:
     """Distance of a place or an array of places from the centre of the disc, 1 on its edge."""
-    away = place - disc
-    return abs(away.real / DISC_SEMI_AXES[0] + 1j * away.imag / DISC_SEMI_AXES[1])
+    return abs((place - disc).real / DISC_SEMI_AXES[0] + 1j * (place - disc).imag / DISC_SEMI_AXES[1])
 
 
 def _vessels(rng: np.random.Generator, disc: complex, fovea: complex) -> list[_Line]:
     """Grow all vessels, the widest first, so that finer ones fill the space that is left."""
-    lines: list[_Line] = []
-    ground = _Ground(disc, fovea)
-    queue = [(-shoot.radius, order, shoot) for order, shoot in enumerate(_trunks(rng, disc, fovea))]
-    heapq.heapify(queue)
-    count = len(queue)
-    while queue:
-        first = len(lines)
-        for branch in _grow(rng, heapq.heappop(queue)[2], lines, ground):
-            count += 1
-            heapq.heappush(queue, (-branch.radius, count, branch))
+    ground, lines, waiting = _Ground(disc, fovea), list[_Line](), list(_trunks(rng, disc, fovea))
+    while waiting:
+        widest, first = max(range(len(waiting)), key=lambda i: waiting[i].radius), len(lines)
+        waiting += _grow(rng, waiting.pop(widest), lines, ground)
         for line in lines[first:]:
             ground.add(line)
     return lines
@@ -245,24 +228,17 @@ def _trunks(rng: np.random.Generator, disc: complex, fovea: complex) -> Iterator
             # The artery keeps beside the vein; in half of the arcades they cross once.
             beside = 0.0 if vein else rng.choice((-1, 1)) * rng.uniform(0.05, 0.10)
             beyond = top + beside * rng.choice((-1, 1))
-            root = disc + 0.03 + 0.025j * side + 0.4 * j[0]
-            up = 1j * side
-            arcade = (
-                disc + 0.20 * up + 0.5 * (j[1] + beside),
-                disc + 0.40 * up - 0.07 + 0.7 * (j[2] + beside),
-                fovea + 0.90 * beyond * up + 0.36 + j[3],
-                fovea + beyond * up + j[4],
-                fovea + (beyond - rng.uniform(-0.05, 0.20)) * up - 0.5,
-                fovea + (beyond - rng.uniform(0.0, 0.40)) * up - 1.1,
-            )
+            up, root = 1j * side, disc + 0.03 + 0.025j * side + 0.4 * j[0]
+            to_arcade = (disc + 0.2 * up + 0.5 * (j[1] + beside), disc + 0.4 * up - 0.07 + 0.7 * (j[2] + beside))
+            drop = np.array((0.1 * beyond, 0, rng.uniform(-0.05, 0.20), rng.uniform(0.0, 0.40)))
+            arcade = fovea + up * (beyond - drop) + (0.36 + j[3], j[4], -0.5, -1.1)
             upright = (disc + 0.25 * up + 0.07 + j[5], disc + 0.6 * up + 0.10 + 2 * j[6], disc + 1.3 * up + 6 * j[7])
             nasal = (disc + 0.08 * up + 0.14 + j[8], disc + 0.25 * up + 0.5 + 2 * j[9])
-            yield _Shoot(radius, vein, root, up, arcade, trunk=True)
+            yield _Shoot(radius, vein, root, up, (*to_arcade, *arcade.tolist()), trunk=True)
             yield _Shoot(radius * rng.uniform(0.55, 0.70), vein, root + 0.01, up, upright, trunk=True)
             yield _Shoot(radius * rng.uniform(0.40, 0.55), vein, root + 0.015, 1 + 0j, nasal, trunk=True)
-            start = disc + 0.02 * up + 0.4 * j[5]
             macular = (disc + 0.06 * up - 0.16 + j[6], disc + 0.12 * up - 0.34 + 2 * j[7], fovea + 0.1 * up)
-            yield _Shoot(radius * rng.uniform(0.28, 0.42), vein, start, -1 + 0j, macular)
+            yield _Shoot(radius * rng.uniform(0.28, 0.42), vein, root - 0.03, -1 + 0j, macular)
 
 
 def _grow(rng: np.random.Generator, tip: _Shoot, lines: list[_Line], ground: _Ground) -> list[_Shoot]:
@@ -279,7 +255,9 @@ def _grow(rng: np.random.Generator, tip: _Shoot, lines: list[_Line], ground: _Gr
         tip = tip._replace(at=tip.at + STEP * heading, heading=heading, radius=radius)
         age += 1
         if radius < END_RADIUS or (not tip.trunk and ground.stops(tip, age)):
-            _taper(radii)
+            # What has been stopped dives out of sight; its beginning keeps the calibre that Murray's law gave it.
+            fade = np.linspace(1, 0, 1 + min(len(radii), 1 + round(FADE / STEP)))[:-1]
+            radii[-len(fade) :] = (fade * radii[-len(fade) :]).tolist()
             break
         path.append(tip.at)
         radii.append(radius)
@@ -297,17 +275,10 @@ def _grow(rng: np.random.Generator, tip: _Shoot, lines: list[_Line], ground: _Gr
     return branches
 
 
-def _taper(radii: list[float]) -> None:
-    """Let a vessel that has been stopped dive out of sight over its last stretch; its beginning keeps its calibre."""
-    stretch = min(len(radii) - 1, round(FADE / STEP))
-    for i in range(1, stretch + 1):
-        radii[-i] *= i / (stretch + 1)
-
-
 def _gap(rng: np.random.Generator, tip: _Shoot, ground: _Ground) -> float:
     """Distance to the next branching; long near the disc, which vessels leave almost unbranched."""
-    near_disc = 1.5 * math.exp(-abs(tip.at - ground.disc) / 0.3)
-    return float(max(GAP, GAP_PER_RADIUS * tip.radius) * rng.uniform(0.6, 1.4) * (1 + near_disc))
+    near_disc = 1 + 1.5 * math.exp(-abs(tip.at - ground.disc) / 0.3)
+    return float(max(GAP, GAP_PER_RADIUS * tip.radius) * rng.uniform(0.6, 1.4) * near_disc)
 
 
 def _turn(tip: _Shoot, ground: _Ground) -> float:
@@ -326,9 +297,9 @@ def _fork(rng: np.random.Generator, tip: _Shoot, ground: _Ground) -> tuple[_Shoo
     side = -1 if left + rng.normal(0, 0.15) < right else 1
     beyond_fovea = tip.at.real < ground.fovea.real + 0.1
     even = rng.random() < (0.3 * beyond_fovea if tip.trunk else 0.2) or tip.radius < 1.3 * DRIVE_PX
-    share = rng.uniform(0.2, 0.45) if even else rng.uniform(0.32, 0.58) ** 3  # of the flow
+    share = rng.uniform(0.2, 0.45) if even else rng.uniform(0.35, 0.62) ** 3  # of the flow
     r0, r1, r2 = tip.radius, tip.radius * math.cbrt(1 - share), tip.radius * math.cbrt(share)
-    if min(left, right) > 1.1 or r2 < 0.6 * DRIVE_PX:
+    if min(left, right) > 1.1 or r2 < 0.75 * DRIVE_PX:
         return None
     # Angles of least work: Murray 1926, "... minimum work applied to the angle of branching of arteries".
     turn1 = math.acos(min((r0**4 + r1**4 - r2**4) / (2 * r0**2 * r1**2), 1.0))
@@ -345,25 +316,18 @@ def _fork(rng: np.random.Generator, tip: _Shoot, ground: _Ground) -> tuple[_Shoo
     return tip._replace(radius=r1, heading=tip.heading * cmath.rect(1, -0.8 * side * turn1)), branch
 
 
-# Light ----------------------------------------------------------------------------------------------------------------
-
-
 def _blood(segments: tuple[Segment, ...], shape: tuple[int, int], radius_px: float) -> tuple[Floats, Bools]:
     """Absorbance float64 (H, W, 3) of all vessels, and the pixels (H, W) an annotator would mark."""
     absorbance, marked = np.zeros((*shape, 3)), np.zeros(shape, bool)
     for kind, absorb in ABSORB.items():
-        chosen = [segment for segment in segments if segment.kind == kind]
-        depth, reflex, seen = _columns(chosen, shape, radius_px, absorb[1])
-        through = depth[..., None] / radius_px * np.array(absorb) * (1 - REFLEX[kind] * reflex)[..., None]
-        absorbance += ABSORB_LIMIT * (1 - np.exp(-through / ABSORB_LIMIT))
+        depth, seen = _columns([segment for segment in segments if segment.kind == kind], kind, shape, radius_px)
+        absorbance += ABSORB_LIMIT * (1 - np.exp(-depth[..., None] * absorb / ABSORB_LIMIT))
         marked |= seen
     return absorbance, marked
 
 
-def _columns(
-    segments: list[Segment], shape: tuple[int, int], radius_px: float, absorb: float
-) -> tuple[Floats, Floats, Bools]:
-    """Depth of the blood column in pixels, strength of the reflex 0..1, marked pixels; each (H, W).
+def _columns(segments: list[Segment], kind: str, shape: tuple[int, int], radius_px: float) -> tuple[Floats, Bools]:
+    """Depth of the blood column in FOV radii, less its light reflex, and the marked pixels; both (H, W).
 
     A vessel is a cylinder: at distance d from the centreline the column is a chord 2 sqrt(r^2 - d^2) deep.
     """
@@ -373,8 +337,7 @@ def _columns(
     half = np.ceil(np.maximum(ra, rb) + 1.2 + np.abs(b - a).max(axis=1) / 2).astype(np.int64)
     for size in np.unique(half):
         window = np.stack(np.indices((2 * size + 1,) * 2), -1).reshape(-1, 2) - size
-        chosen = np.flatnonzero(half == size)
-        for part in np.array_split(chosen, 1 + len(chosen) * len(window) // 1_000_000):
+        for part in np.array_split(np.flatnonzero(half == size), 1 + (half == size).sum() * len(window) // 1_000_000):
             pixel = np.rint((a[part] + b[part]) / 2).astype(np.int64)[:, None] + window  # (n, k, 2)
             ab, to = (b - a)[part][:, None], pixel - a[part][:, None]
             along = np.clip((to * ab).sum(-1) / np.maximum((ab**2).sum(-1), 1e-12), 0, 1)  # (n, k)
@@ -387,21 +350,20 @@ def _columns(
             np.maximum.at(depth.reshape(-1), at, 2 * np.sqrt(np.maximum(wide2 - d2, 0)) * r**2 / wide2)
             strength = np.clip(r / radius_px / DRIVE_PX / 1.5 - 1, 0, 1) * np.exp(-d2 / (0.3 * r) ** 2)
             np.maximum.at(reflex.reshape(-1), at, strength)
-            marked.reshape(-1)[at[(d2 <= np.maximum(r, 0.5) ** 2) & (_peak(r / radius_px, absorb) >= VISIBLE)]] = True
-    return depth, reflex, marked
+            marked.reshape(-1)[at[(d2 <= np.maximum(r, 0.5) ** 2) & _visible(r / radius_px, kind)]] = True
+    return depth / radius_px * (1 - REFLEX[kind] * reflex), marked
 
 
-def _peak(radius: Floats, absorb: float) -> Floats:
-    """Peak absorbance of a vessel after the blur: half an ellipse of SD r/2, taken as a Gaussian of the same area."""
-    return absorb * np.pi * radius**2 / np.sqrt(2 * np.pi * (radius**2 / 4 + BLUR**2))
+def _visible(radius: Floats, kind: str) -> Bools:
+    """Whether a vessel's peak after the blur shows: half an ellipse of SD r/2, taken as a Gaussian of the same area."""
+    return ABSORB[kind][1] * np.pi * radius**2 / np.sqrt(2 * np.pi * (radius**2 / 4 + BLUR**2)) >= VISIBLE
 
 
 def _surface(rng: np.random.Generator, place: Places, disc: complex, fovea: complex) -> Floats:
     """Light (H, W, 3), in grey levels, from the fundus without its vessels."""
     tint = np.exp(rng.normal(0, 0.13) + rng.normal(0, (0.05, 0.08, 0.06)))
     light = MEAN_RGB * tint * (RADIAL[0] + RADIAL[1] * (np.abs(place) ** 2)[..., None])
-    uneven = (place * complex(*rng.normal(0, 1, 2))).real
-    light *= np.exp(uneven[..., None] * (0.12, 0.07, 0.06))
+    light *= np.exp((place * complex(*rng.normal(0, 1, 2))).real[..., None] * (0.12, 0.07, 0.06))  # uneven
     for spacing, sd in TEXTURE:
         common, hue = (_field(rng, place, spacing * DRIVE_PX)[..., None] for _ in range(2))
         light *= 1 + sd * (0.8 * common + 0.6 * hue * (-1.0, 0.2, 1.0))
@@ -409,11 +371,9 @@ def _surface(rng: np.random.Generator, place: Places, disc: complex, fovea: comp
         light *= 1 - np.exp(-((np.abs(place - fovea) / sigma) ** 2) / 2)[..., None] * drop
     edge = _disc_distance(place, disc)
     # Nerve fibres: fine bright rays above and below the disc, fading with distance.
-    rays = CubicSpline(np.linspace(-np.pi, np.pi, 181), rng.normal(0, 1, 181))
-    angle = np.angle(place - disc)
-    light *= (
-        1 + (np.exp(-np.maximum(edge - 1, 0) / 1.8) * np.abs(np.sin(angle)) * (0.05 + 0.012 * rays(angle)))[..., None]
-    )
+    angle, fade = np.angle(place - disc), np.exp(-np.maximum(edge - 1, 0) / 1.8)
+    rays = CubicSpline(np.linspace(-np.pi, np.pi, 181), rng.normal(0, 1, 181))(angle)
+    light *= 1 + (fade * np.abs(np.sin(angle)) * (0.05 + 0.012 * rays))[..., None]
     cup = _disc_distance(place, disc + complex(*rng.normal((-0.01, 0.0), 0.01)))
     for distance, size, gain in ((edge, 1.0, DISC_GAIN), (cup, rng.uniform(0.35, 0.6), CUP_GAIN)):
         light *= 1 + gain / (1 + np.exp((distance - size) / 0.05))[..., None]

@@ -115,7 +115,7 @@ def apply(image: NDArray[np.uint8], fov: NDArray[np.bool_], settings: Preprocess
         inside = _resize(inside.astype(np.uint8), geometry.work, nearest=True) > 0
     array = _channels(crop, settings)  # (h, w, C)
     pixels = array[inside]
-    mean, sd = pixels.mean(axis=0), pixels.std(axis=0)
+    mean, sd = pixels.mean(axis=0, dtype=np.float64), pixels.std(axis=0, dtype=np.float64)
     array = (array - mean) / np.maximum(sd, 1e-3) * inside[..., None]
     return Prepared(np.ascontiguousarray(array.transpose(2, 0, 1), dtype=np.float32), inside, geometry)
 

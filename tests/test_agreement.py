@@ -1,4 +1,6 @@
-"""An annotation scores best on its own photograph, upright."""
+"""An annotation fits its own photograph, in place."""
+
+import math
 
 import numpy as np
 import pytest
@@ -6,59 +8,72 @@ from drawn_set import photograph
 
 from retina_seg import agreement, duplicates
 
-SEEDS = range(4)
+SEEDS = range(3)
+SIZE = (300, 290)
 
 
-@pytest.fixture(scope="module")
-def views():
-    return [duplicates.view(photograph(seed)[0]) for seed in SEEDS]
+def view(seed):
+    return duplicates.view(photograph(seed, *SIZE)[0])
 
 
-def reduced(views, vessels_of):
-    return {at: agreement.reduce(photograph(seed)[1], views[at]) for at, seed in vessels_of.items()}
+def score(seed, vessels, target="vessels"):
+    return agreement.fit(view(seed), agreement.reduce(vessels, view(seed)), target)
 
 
-def test_vessels_fit_their_own_photograph(views):
-    found = agreement.scores(views, reduced(views, {seed: seed for seed in SEEDS}), "vessels")
-    assert sorted(found) == list(SEEDS)
-    for own, best, _ in found.values():
-        assert own > 0.3
-        assert best < own / 2
+@pytest.mark.parametrize("seed", SEEDS)
+def test_vessels_belong_to_their_own_photograph_only(seed):
+    own, other = photograph(seed, *SIZE)[1], photograph((seed + 1) % 3, *SIZE)[1]
+    assert agreement.belongs(score(seed, own), "vessels")
+    assert score(seed, own) > 2 * score(seed, other)
+    assert not agreement.belongs(score(seed, other), "vessels")
 
 
-def test_swapped_vessels_fit_each_others_photograph(views):
-    found = agreement.scores(views, reduced(views, {0: 1, 1: 0, 2: 2}), "vessels")
-    assert found[0][1] > found[0][0]
-    assert (found[0][2], found[1][2]) == ("photograph 1", "photograph 0")
-    assert found[2][0] > found[2][1]
+TURNED = {
+    "mirrored": np.fliplr,
+    "upside down": np.flipud,
+    "turned by 180 degrees": lambda a: a[::-1, ::-1],
+    "moved by 8 pixels": lambda a: np.roll(a, 8, axis=1),
+}
 
 
-@pytest.mark.parametrize(
-    ("turned", "said"),
-    [
-        (np.fliplr, "itself mirrored"),
-        (np.flipud, "itself upside down"),
-        (lambda a: a[::-1, ::-1], "itself turned by 180"),
-    ],
-)
-def test_turned_vessels_are_named(views, turned, said):
-    marked = {0: agreement.reduce(np.ascontiguousarray(turned(photograph(0)[1])), views[0])}
-    own, best, where = agreement.scores(views, marked, "vessels")[0]
-    assert best > own
-    assert where == said
+@pytest.mark.parametrize("turn", TURNED.values(), ids=TURNED.keys())
+def test_vessels_out_of_place_do_not_belong(turn):
+    assert not agreement.belongs(score(0, np.ascontiguousarray(turn(photograph(0, *SIZE)[1]))), "vessels")
 
 
-def test_empty_annotations_have_no_score(views):
-    assert agreement.scores(views, {0: np.zeros(views[0].green.shape, np.float32)}, "vessels") == {}
+def test_what_should_be_bright_does_not_belong_where_it_is_dark():
+    vessels = photograph(0, *SIZE)[1]
+    assert score(0, vessels, "hard_exudates") < 0
+    assert not agreement.belongs(score(0, vessels, "hard_exudates"), "hard_exudates")
 
 
-def test_bright_targets_have_the_opposite_sign(views):
-    marked = reduced(views, {0: 0})
-    dark, bright = (agreement.scores(views, marked, name)[0][0] for name in ("vessels", "hard_exudates"))
-    assert dark > 0 > bright
+def test_an_annotated_disc_belongs():
+    from retina_seg import phantom
+
+    drawing = phantom.draw(0, width=SIZE[0], height=SIZE[1])
+    assert agreement.belongs(score(0, drawing.disc, "disc"), "disc")
+    assert not agreement.belongs(score(0, np.fliplr(drawing.disc), "disc"), "disc")
+
+
+def test_empty_annotations_and_blank_photographs_have_no_score_and_no_verdict():
+    nothing = np.zeros(SIZE[::-1], bool)
+    assert math.isnan(score(0, nothing))
+    blank = duplicates.view(np.full((80, 90, 3), 80, np.uint8))
+    some = np.zeros((80, 90), np.float32)
+    some[30:40, 20:70] = 1
+    assert math.isnan(agreement.fit(blank, some, "vessels"))
+    assert agreement.belongs(float("nan"), "vessels")
+
+
+def test_score_does_not_depend_on_brightness_gain():
+    image, vessels = photograph(0, *SIZE)
+    darker = duplicates.view((image * 0.6).astype(np.uint8))
+    assert agreement.fit(darker, agreement.reduce(vessels, darker), "vessels") == pytest.approx(
+        score(0, vessels), rel=0.15
+    )
 
 
 def test_reduce_keeps_the_marked_share():
-    view = duplicates.view(np.repeat(photograph(0)[0], 5, axis=0).repeat(5, axis=1))
-    vessels = photograph(0)[1].repeat(5, axis=0).repeat(5, axis=1)
-    assert agreement.reduce(vessels, view).mean() == pytest.approx(vessels.mean(), abs=1e-3)
+    large = duplicates.view(photograph(0, *SIZE)[0].repeat(3, axis=0).repeat(3, axis=1))
+    vessels = photograph(0, *SIZE)[1].repeat(3, axis=0).repeat(3, axis=1)
+    assert agreement.reduce(vessels, large).mean() == pytest.approx(vessels.mean(), abs=1e-3)

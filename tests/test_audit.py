@@ -218,7 +218,11 @@ def test_idrid_manifests_note_exactly_the_listed_leaks(listed_leaks):
 
 
 def test_idrid_leaks_are_found_in_the_pixels(data_root, listed_leaks):
-    rows = datasets.rows("idrid_seg") + datasets.rows("idrid_grade")
+    everything = datasets.rows("idrid_seg") + datasets.rows("idrid_grade")
+    listed = frozenset().union(*listed_leaks)
+    # All listed photographs, all with a noted second photograph of the eye, and every fourth of the others, which
+    # must stay without a pair; the committed manifests come from a scan of all 597.
+    rows = [row for at, row in enumerate(everything) if row.key in listed or row.same_eye or at % 4 == 0]
     views = [audit.quick_view(data_root / "IDRiD" / row.image) for row in rows]
     pairs = duplicates.find(views)
     keys = {

@@ -44,8 +44,8 @@ def test_copies_are_the_same_photograph(change):
     copy = change(large())
     original, other = duplicates.view(large()), duplicates.view(copy)
     assert duplicates.compare(original, other)[0] == SAME_PHOTOGRAPH
-    distance = duplicates.hash_distance(duplicates.perceptual_hash(original), duplicates.perceptual_hash(other))
-    assert distance <= duplicates.SAME_HASH
+    hashes = [duplicates.perceptual_hash(photo) for photo in (original, other)]
+    assert duplicates.likeness(hashes[:1], hashes[1:])[0, 0] >= duplicates.SAME_LIKENESS
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(12, 5), (-25, 20)])
@@ -59,10 +59,12 @@ def test_a_second_photograph_of_an_eye_is_the_same_eye_only(dx, dy):
 def test_different_eyes_are_not_related():
     views = [duplicates.view(large(seed)) for seed in range(3)]
     hashes = [duplicates.perceptual_hash(view) for view in views]
+    alike = duplicates.likeness(hashes, hashes)
+    np.testing.assert_allclose(np.diag(alike), 1, atol=1e-5)
+    assert (alike[~np.eye(3, dtype=bool)] < duplicates.SAME_LIKENESS).all()
     for first in range(3):
         for second in range(first):
             assert duplicates.compare(views[first], views[second])[0] == ""
-            assert duplicates.hash_distance(hashes[first], hashes[second]) > duplicates.SAME_HASH
 
 
 def test_find_gives_every_pair_once_and_reports_progress():
@@ -98,6 +100,9 @@ def test_local_contrast_ignores_what_is_outside():
     )
 
 
-def test_hash_distance_counts_bits():
-    assert duplicates.hash_distance("00ff", "00ff") == 0
-    assert duplicates.hash_distance("00ff", "80fe") == 2
+def test_likeness_is_the_correlation_of_the_cells():
+    def code(*cells):
+        return np.packbits([[c < 0, c > 0] for c in (*cells, *[0] * (400 - len(cells)))]).tobytes().hex()
+
+    hashes = [code(1, 1, 0), code(1, -1, 0), code(-1, -1), code(1, 1, 1, 1), ""]
+    np.testing.assert_allclose(duplicates.likeness(hashes[:1], hashes), [[1, 0, -1, 2 / 8**0.5, 0]], atol=1e-6)
