@@ -3,6 +3,8 @@
 The segmenting of one photograph is in inference, names and formats of files in io.
 """
 
+import contextlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,22 +24,30 @@ class Outcome:
     error: str = ""
 
 
-def plan(inputs: Sequence[str | Path], out: Path) -> list[tuple[Path, str]]:
+def plan(inputs: Sequence[str | Path]) -> list[tuple[Path, str]]:
     """Every photograph of files and folders with the stem of its results; no two stems are alike.
+
+    Masks and overlays of an earlier run in a folder are not taken for photographs.
 
     Raises
     ------
     UserError
-        If an input is missing, a folder holds no image, or results would land among the photographs of a folder.
+        If a folder holds no image.
     """
-    for given in map(Path, inputs):
-        if given.is_dir() and given.resolve() == out.resolve():
-            raise UserError(
-                f"--out {out} is the folder of the photographs: a second run would take masks for photographs; "
-                f"choose another, for example {out / 'masks'}"
-            )
+    named = {Path(given).absolute() for given in inputs}
     sources = io.find_images(inputs)
+    results = {result for folder in {source.parent for source in sources} for result in _results_in(folder)}
+    sources = [source for source in sources if source.absolute() in named or source.absolute() not in results]
     return list(zip(sources, io.output_stems(sources), strict=True))
+
+
+def _results_in(folder: Path) -> set[Path]:
+    """Files in `folder` that the JSON beside them lists as results of a photograph."""
+    results: set[Path] = set()
+    for record in folder.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):  # somebody else's JSON
+            results |= {(folder / name).absolute() for name in json.loads(record.read_text("utf-8")).get("files", ())}
+    return results
 
 
 def predict_files(
@@ -52,6 +62,7 @@ def predict_files(
 
     A photograph that cannot be read or written is reported in its Outcome and leaves no file.
     """
+    io.make_folder(out)
     outcomes = []
     for source, stem in planned:
         try:
@@ -60,6 +71,8 @@ def predict_files(
             outcome = Outcome(source, files, tuple(prediction.provenance["warnings"]))
         except UserError as error:
             outcome = Outcome(source, error=str(error))
+        except Exception as error:  # whatever it is, the other photographs can still be segmented
+            outcome = Outcome(source, error=f"could not be segmented: {type(error).__name__}: {error}")
         outcomes.append(outcome)
         if on_done is not None:
             on_done(outcome)

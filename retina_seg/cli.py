@@ -8,14 +8,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from retina_seg._version import __version__
 from retina_seg.errors import UserError
+
+if TYPE_CHECKING:
+    from retina_seg.batch import Outcome
 
 app = typer.Typer(
     name="retina-seg",
@@ -58,6 +62,11 @@ def main() -> None:
     except UserError as error:
         errors.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True, highlight=False)
         sys.exit(2)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        errors.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True, highlight=False)
+        sys.exit(1)
     except Interrupted as stop:
         errors.print(_plain(stop), soft_wrap=True, highlight=False)
         sys.exit(130)
@@ -97,23 +106,29 @@ def predict(
 ) -> None:
     """Segment photographs of any size: mask, probability, overlay and JSON for each.
 
-    Examples: `retina-seg predict eye.jpg --out masks`,
+    Examples:
+
+    `retina-seg predict eye.jpg --out masks`
+
     `retina-seg predict clinic/ more/*.tif --out masks --save mask,nifti`
     """
     from retina_seg import batch
     from retina_seg.inference import Segmenter, saved
 
     what = saved(save)
-    planned = batch.plan(inputs, out)
+    planned = batch.plan(inputs)
     segmenter = Segmenter.from_pretrained(model, device, flips=flips)
     with _bar("photographs", len(planned)) as advance:
-        outcomes = batch.predict_files(segmenter, planned, out, what=what, on_done=lambda _: advance())
-    for outcome in outcomes:
-        for line in [outcome.error] if outcome.error else outcome.warnings:
-            kind = "[bold red]error[/]" if outcome.error else "[yellow]warning[/]"
-            errors.print(f"{kind}: {_plain(outcome.source)}: {_plain(line)}", soft_wrap=True, highlight=False)
+
+        def tell(outcome: batch.Outcome) -> None:
+            _tell(outcome)
+            advance()
+
+        outcomes = batch.predict_files(segmenter, planned, out, what=what, on_done=tell)
     failed = sum(bool(outcome.error) for outcome in outcomes)
-    console.print(f"{len(outcomes) - failed} of {len(outcomes)} photographs segmented, results in {out}")
+    where = "" if failed == len(outcomes) else f", results in {_plain(out)}"
+    count = f"{len(outcomes) - failed} of {len(outcomes)}"
+    console.print(f"{count} photographs segmented{where}", soft_wrap=True, highlight=False)
     raise typer.Exit(2 if failed else 0)
 
 
@@ -128,8 +143,11 @@ def train(
 ) -> None:
     """Train a network; Ctrl-C saves, --resume goes on and ends in the same weights.
 
-    Examples: `retina-seg train configs/vessels-drive.yaml --set training.steps=500 --out runs/short`,
-    `retina-seg train --resume runs/short`
+    Examples:
+
+    `retina-seg train configs/vessels-drive.yaml --set training.steps=500 --out runs/short --data-root data`
+
+    `retina-seg train --resume runs/short --data-root data`
     """
     from retina_seg import checkpoint, report
     from retina_seg import config as settings
@@ -153,7 +171,9 @@ def train(
     if not training.is_main_process():
         return
     _files([run / checkpoint.WEIGHTS, run / checkpoint.CARD, *report.draw_run(run, data_root)])
-    console.print(f"{card.parameters} parameters, threshold {card.thresholds} ({card.threshold_source})")
+    thresholds = ", ".join(f"{target} {value}" for target, value in card.thresholds.items())
+    text = f"{card.parameters:,} parameters; threshold of {thresholds}, {card.threshold_source}"
+    console.print(text, soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -218,7 +238,11 @@ def data_check(
 ) -> None:
     """Compare a copy with the manifests: missing, damaged, mixed up or duplicate images, leaks across splits.
 
-    Examples: `retina-seg data check drive --data-root data`, `retina-seg data check all`
+    Examples:
+
+    `retina-seg data check drive --data-root data`
+
+    `retina-seg data check all --data-root data`
     """
     from retina_seg import audit, datasets
 
@@ -272,7 +296,10 @@ def data_fetch(
 
 @models.command("list")
 def models_list() -> None:
-    """The packaged models: what they find, how large they are, what they score."""
+    """The packaged models: what they find, how large they are, what they score.
+
+    Example: `retina-seg models list`
+    """
     from retina_seg import zoo
 
     rows = [
@@ -284,7 +311,10 @@ def models_list() -> None:
 
 @models.command("show")
 def models_show(name: Annotated[str, typer.Argument(help="Packaged model or run folder.")]) -> None:
-    """The whole card of a model as JSON."""
+    """The whole card of a model as JSON.
+
+    Example: `retina-seg models show vessels-drive`
+    """
     from retina_seg import zoo
 
     console.print_json(zoo.card(name).model_dump_json())
@@ -292,7 +322,10 @@ def models_show(name: Annotated[str, typer.Argument(help="Packaged model or run 
 
 @models.command("verify")
 def models_verify() -> None:
-    """Load every packaged model and compare its weights with the hash on its card."""
+    """Load every packaged model and compare its weights with the hash on its card.
+
+    Example: `retina-seg models verify`
+    """
     from retina_seg import zoo
 
     problems = zoo.verify()
@@ -301,6 +334,14 @@ def models_verify() -> None:
     if not problems:
         raise UserError("no model is packaged with this installation: reinstall retina-seg")
     raise typer.Exit(2 if any(problems.values()) else 0)
+
+
+def _tell(outcome: "Outcome") -> None:
+    """The error or the warnings of one photograph, as soon as they are known."""
+    for line in [outcome.error] if outcome.error else outcome.warnings:
+        kind = "[bold red]error[/]" if outcome.error else "[yellow]warning[/]"
+        name = "" if str(outcome.source) in line else f"{_plain(outcome.source)}: "
+        errors.print(f"{kind}: {name}{_plain(line)}", soft_wrap=True, highlight=False)
 
 
 def _summary(summary: Any) -> tuple[str, ...]:
@@ -329,18 +370,28 @@ def _bar(what: str, total: int | None) -> Iterator[Callable[..., None]]:
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
-        TimeElapsedColumn,
         TimeRemainingColumn,
     )
+
+    class Rate(ProgressColumn):
+        """Things done in a second, or seconds for one."""
+
+        def render(self, task: Task) -> Text:
+            if not task.speed:
+                return Text("")
+            return Text(f"{task.speed:.1f}/s" if task.speed >= 1 else f"{1 / task.speed:.1f} s each")
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[text]}"),
-        TimeElapsedColumn(),
+        Rate(),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
     with Progress(*columns, console=errors, disable=not errors.is_terminal, transient=True) as bar:
         task = bar.add_task(what, total=total, text="")

@@ -130,9 +130,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {_one_line(e['msg'])}" for e in error.errors()
+            f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {_problem(e['type'], e['msg'], e['input'])}"
+            for e in error.errors(include_url=False)
         )
-        raise UserError(f"{path}: {problems}") from None
+        changed = f" with {' '.join(f'--set {override}' for override in overrides)}" if overrides else ""
+        raise UserError(f"{path}{changed}: {problems}") from None
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -151,6 +153,12 @@ def _override(tree: dict[str, Any], override: str) -> None:
         node[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override!r}: the value is not YAML: {_one_line(error)}") from None
+
+
+def _problem(kind: str, message: str, given: object) -> str:
+    if kind == "extra_forbidden":
+        return "there is no such key"
+    return _one_line(message) + (f", got {given!r}" if isinstance(given, str | int | float) else "")
 
 
 def _one_line(error: object) -> str:

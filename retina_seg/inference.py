@@ -3,9 +3,11 @@
 No metrics, no drawing; the only place where a network meets a photograph outside training.
 """
 
+import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +190,11 @@ class Segmenter:
             "working_width": geometry.work[1],
             "working_height": geometry.work[0],
             "device": self.device,
-            "versions": {"retina_seg": __version__, "torch": torch.__version__},
+            "versions": {
+                "retina_seg": __version__,
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("torch", "monai", "numpy")},
+            },
         }
 
     def _doubts(
@@ -222,8 +228,9 @@ class Segmenter:
 def saved(names: str) -> tuple[str, ...]:
     """What `Prediction.save` writes, from text such as "mask,prob"; UserError for an unknown name."""
     what = tuple(name.strip() for name in names.split(",") if name.strip())
-    if not what or set(what) - set(SAVED):
-        raise UserError(f"cannot save {names!r}: choose one or more of {','.join(SAVED)}")
+    wrong = [name for name in what if name not in SAVED]
+    if not what or wrong:
+        raise UserError(f"cannot save {', '.join(wrong) or 'nothing'}: choose one or more of {','.join(SAVED)}")
     return what
 
 

@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 Places = NDArray[np.complex128]  # x + iy
 Bools = NDArray[np.bool_]
 
-MIN_SIDE_PX, MAX_SIDE_PX = 64, 8192
+SIDES = (64, 8192)  # of a drawing, px
 DRIVE_PX = 1 / 269
 FOV_RADIUS = 0.476  # per shorter side of the image; measured
 
@@ -36,7 +36,7 @@ FOVEA_FREE = 0.13  # vessels end at this distance from the fovea
 # Growth. Chosen so that annotated length (measured: 31 radii), density (.125 of the FOV), calibre distribution,
 # ends (105) and junctions (153) come out as measured.
 STEP = 0.01
-VEIN_RADIUS = 4.5 * DRIVE_PX  # of the widest vein; calibre measured 8 to 11 px
+VEIN_RADIUS = 4.3 * DRIVE_PX  # of the widest vein; calibre measured 8 to 11 px
 ARTERY_TO_VEIN = 0.72  # calibre ratio; 2/3 to 3/4 in healthy eyes
 LEAK = 1.1e-5  # r dr/ds: flow lost to branches too small to be drawn, in proportion to the radius
 FADE = 0.10  # length over which a vessel that meets another one thins out
@@ -45,9 +45,8 @@ GAP, GAP_PER_RADIUS = 0.10, 8.5  # distance between branchings: the larger of a 
 CROWD_SIGMA, CROWD_LIMIT = 0.040, 0.65  # how far a vessel makes itself felt, and how much of it ends another one
 WOBBLE = 0.030  # SD of the random part of the turn per step, radians; gives the tortuosity
 
-# Light, per channel (R, G, B). Absorbance per radius of blood and its limit by scatter in front of the vessel; together
-# with the blur they give the measured absorbance at vessel centres: green .07, .18, .27, .36 at 2, 4, 6, 9 px;
-# red a third and blue two thirds of it.
+# Light, per channel (R, G, B): absorbance per radius of blood, and its limit by scatter in front of the vessel. With the
+# blur they give what was measured at vessel centres: green .07, .18, .27, .36 at 2, 4, 6, 9 px; red 1/3, blue 2/3 of it.
 ABSORB = {"vein": (8.0, 22.0, 14.0), "artery": (3.5, 16.0, 11.0)}
 ABSORB_LIMIT = np.array([0.22, 0.45, 0.28])
 REFLEX = {"vein": 0.15, "artery": 0.40}  # share of the absorbance taken away by the light reflex of a wide vessel
@@ -126,16 +125,15 @@ def draw(
     seen = place.real * np.sign(scale[1]) + 1j * place.imag  # as the camera sees it: x to the right in both eyes
     image = _photograph(sensor, light * np.exp(-contrast * absorbance), seen, noise)
     at = origin + scale * (fovea.imag, fovea.real)
-    on_disc = _disc_distance(place, disc) <= 1.0
-    return Phantom(image, marked & fov, on_disc & fov, fov, (float(at[0]), float(at[1])), segments)
+    return Phantom(
+        image, fov & marked, fov & (_disc_distance(place, disc) <= 1), fov, (float(at[0]), float(at[1])), segments
+    )
 
 
 def _check(seed: int, width: int, height: int, eye: str | None, contrast: float, noise: float) -> None:
-    for name, side in (("width", width), ("height", height)):
-        if not isinstance(side, int | np.integer) or not MIN_SIDE_PX <= side <= MAX_SIDE_PX:
-            raise UserError(f"{name} is {side!r}: give a whole number of pixels from {MIN_SIDE_PX} to {MAX_SIDE_PX}")
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise UserError(f"seed is {seed!r}: give a whole number, 0 or more")
+    for name, value, low, high in (("width", width, *SIDES), ("height", height, *SIDES), ("seed", seed, 0, 2**63 - 1)):
+        if not isinstance(value, int | np.integer) or not low <= value <= high:
+            raise UserError(f"{name} is {value!r}: give a whole number from {low} to {high}")
     if eye not in ("left", "right", None):
         raise UserError(f"eye is {eye!r}: give 'left', 'right' or None")
     for name, factor, top in (("contrast", contrast, 3), ("noise", noise, 20)):
@@ -243,8 +241,7 @@ def _trunks(rng: np.random.Generator, disc: complex, fovea: complex) -> Iterator
 
 def _grow(rng: np.random.Generator, tip: _Shoot, lines: list[_Line], ground: _Ground) -> list[_Shoot]:
     """Append one vessel's lines, grown step by step, and return the branches that leave it."""
-    branches: list[_Shoot] = []
-    path, radii = [tip.at], [tip.radius]
+    branches, path, radii = list[_Shoot](), [tip.at], [tip.radius]
     age, curl, since, gap = 0, 0.0, 0.0, _gap(rng, tip, ground)
     while abs(tip.at) < 1.04:
         if len(tip.goals) > 1 and abs(tip.goals[0] - tip.at) < 0.12:
@@ -336,7 +333,7 @@ def _columns(segments: list[Segment], kind: str, shape: tuple[int, int], radius_
     depth, reflex, marked = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
     half = np.ceil(np.maximum(ra, rb) + 1.2 + np.abs(b - a).max(axis=1) / 2).astype(np.int64)
     for size in np.unique(half):
-        window = np.stack(np.indices((2 * size + 1,) * 2), -1).reshape(-1, 2) - size
+        window = np.moveaxis(np.indices((2 * size + 1, 2 * size + 1)), 0, -1).reshape(-1, 2) - size
         for part in np.array_split(np.flatnonzero(half == size), 1 + (half == size).sum() * len(window) // 1_000_000):
             pixel = np.rint((a[part] + b[part]) / 2).astype(np.int64)[:, None] + window  # (n, k, 2)
             ab, to = (b - a)[part][:, None], pixel - a[part][:, None]
@@ -350,13 +347,16 @@ def _columns(segments: list[Segment], kind: str, shape: tuple[int, int], radius_
             np.maximum.at(depth.reshape(-1), at, 2 * np.sqrt(np.maximum(wide2 - d2, 0)) * r**2 / wide2)
             strength = np.clip(r / radius_px / DRIVE_PX / 1.5 - 1, 0, 1) * np.exp(-d2 / (0.3 * r) ** 2)
             np.maximum.at(reflex.reshape(-1), at, strength)
-            marked.reshape(-1)[at[(d2 <= np.maximum(r, 0.5) ** 2) & _visible(r / radius_px, kind)]] = True
+            marked.reshape(-1)[at[(d2 <= np.maximum(r, 0.5) ** 2) & _visible(r / radius_px, kind, 1 / radius_px)]] = (
+                True
+            )
     return depth / radius_px * (1 - REFLEX[kind] * reflex), marked
 
 
-def _visible(radius: Floats, kind: str) -> Bools:
+def _visible(radius: Floats, kind: str, pixel: float) -> Bools:
     """Whether a vessel's peak after the blur shows: half an ellipse of SD r/2, taken as a Gaussian of the same area."""
-    return ABSORB[kind][1] * np.pi * radius**2 / np.sqrt(2 * np.pi * (radius**2 / 4 + BLUR**2)) >= VISIBLE
+    variance = radius**2 / 4 + max(BLUR, 0.5 * pixel) ** 2
+    return ABSORB[kind][1] * np.pi * radius**2 / np.sqrt(2 * np.pi * variance) >= VISIBLE
 
 
 def _surface(rng: np.random.Generator, place: Places, disc: complex, fovea: complex) -> Floats:

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -35,6 +37,8 @@ from retina_seg.patches import PatchDataset, loader
 from retina_seg.photographs import Photograph, load_photograph, rows_of
 from retina_seg.preprocess import Preprocess
 
+LOCK = ".lock"
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -44,9 +48,12 @@ class Progress:
     steps: int
     loss: float
     validation: dict[str, float]
+    phase: str = ""
 
     def describe(self) -> str:
-        """Loss and validation scores in a few words."""
+        """Loss and validation scores in a few words, or what follows the last step."""
+        if self.phase:
+            return self.phase
         return " ".join([f"loss {self.loss:.4f}", *(f"{k} {v:.4f}" for k, v in self.validation.items())])
 
 
@@ -94,6 +101,7 @@ def fit(
         log_with=list(config.track) or None,
         project_dir=run,
     )
+    lock = FileLock(run / LOCK, timeout=0)
     try:
         accelerator.wait_for_everyone()  # all have seen an empty folder before the first one writes to it
         trainer = _Training(accelerator, net, config.training, loss)
@@ -110,7 +118,7 @@ def fit(
             seed=config.seed,
         )
         if accelerator.is_main_process:
-            io.make_folder(run)
+            _acquire(lock, run)
             io.write_text(run / CONFIG, config.to_yaml())
         if state is not None:
             trainer.load(state)
@@ -120,13 +128,19 @@ def fit(
         with _stop_signal() as trainer.stop_asked:
             _run(trainer, config, data, monitor_set, log, run, progress)
         accelerator.wait_for_everyone()
+        if progress is not None and accelerator.is_main_process:
+            progress(Progress(trainer.step, trainer.step, 0.0, {}, "choosing the threshold"))
         card = _card(config, settings, trainer, fit_rows, monitor_rows, fit_set, monitor_set)
         if accelerator.is_main_process:
             card = checkpoint.save_model(
                 trainer.averaged_network(), card, run / checkpoint.WEIGHTS, run / checkpoint.CARD
             )
         return card
+    except (Interrupted, KeyboardInterrupt) as stop:
+        again = f"retina-seg train --resume {quote(str(run))} --data-root {quote(str(data_root))}"
+        raise Interrupted(f"{stop or 'stopped after the last step'}; go on with: {again}") from None
     finally:
+        lock.release()
         accelerator.end_training()
         # accelerate keeps its settings for the life of the process; the next run may want others.
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -179,9 +193,7 @@ def _run(
         if trainer.accelerator.is_main_process:
             checkpoint.save_state({**trainer.state(), "config": config.to_yaml()}, run)
         if trainer.stopped:
-            raise Interrupted(
-                f"stopped at step {trainer.step} of {training.steps}; go on with: retina-seg train --resume {run}"
-            )
+            raise Interrupted(f"stopped at step {trainer.step} of {training.steps}")
 
 
 def train_interval(
@@ -371,11 +383,22 @@ def _seeded_network(config: Config, settings: Preprocess) -> nn.Module:
     return build_model(config.model.name, settings.channels, len(config.data.targets), arguments=config.model.arguments)
 
 
+def _acquire(lock: FileLock, run: Path) -> None:
+    """Take the run for this process; UserError while another one trains it. The system frees it when we end."""
+    io.make_folder(run)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{run} is being trained by another process: wait for it, or choose another --out") from None
+
+
 def _check_run(run: Path, config: Config, state: dict[str, Any] | None) -> None:
     if state is None and (run / CONFIG).exists():
         raise UserError(f"{run} already holds a run: choose another --out, or go on with --resume {run}")
     if state is not None and state["config"] != config.to_yaml():
         raise UserError(f"{run} was begun with another configuration: resume without changes, or start anew")
+    if state is not None and (run / checkpoint.CARD).exists():
+        raise UserError(f"the run {run} is finished: use it as a model, or begin another one")
 
 
 def _card(

@@ -57,7 +57,7 @@ def test_help_explains_every_command(run, command):
     assert "Usage" in output
 
 
-@pytest.mark.parametrize("command", [["demo"], ["predict"], ["train"], ["evaluate"]], ids=" ".join)
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_shows_an_example(run, command):
     assert "Example" in run(*command, "--help")[1]
 
@@ -71,6 +71,12 @@ def test_predict(run, photograph, tiny_run, tmp_path):
     assert code == 0
     assert "1 of 1 photographs" in output
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"eye_mask.png", "eye_mask.nii.gz", "eye.json"}
+
+
+def test_paths_with_brackets_are_printed_as_they_are(run, photograph, tiny_run, tmp_path):
+    code, output = run("predict", photograph, "--model", tiny_run, "--out", tmp_path / "[red]out[/nope]")
+    assert code == 0
+    assert "[red]out[/nope]" in output
 
 
 def test_predict_goes_on_after_a_bad_file_and_says_so(run, photograph, tiny_run, tmp_path):

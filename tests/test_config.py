@@ -45,7 +45,7 @@ def test_a_name_is_short_for_a_model(tiny_config):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("training.stepz=5", ["training.stepz"]),
+        ("training.stepz=5", ["training.stepz: there is no such key", "--set training.stepz=5"]),
         ("training.steps=-5", ["training.steps", "greater"]),
         ("training.steps=abc", ["training.steps", "integer"]),
         ("training.warmup_steps=50", ["warm-up must be shorter"]),
