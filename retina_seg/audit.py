@@ -275,7 +275,10 @@ def _relations(looks: Sequence[_Look], progress: Progress | None) -> list[Findin
         [duplicates.perceptual_hash(view) for view in views], [row.perceptual_hash for row in elsewhere]
     )
     for here, there in np.argwhere(alike >= duplicates.SAME_LIKENESS).tolist():
-        findings.append(_relation(rows[here], elsewhere[there], duplicates.SAME_PHOTOGRAPH))
+        # Hashes cannot tell a copy from a second photograph of the eye in nearly the same place; the manifest can.
+        noted_eye = elsewhere[there].key in rows[here].same_eye
+        relation = duplicates.SAME_EYE if noted_eye else duplicates.SAME_PHOTOGRAPH
+        findings.append(_relation(rows[here], elsewhere[there], relation))
     return findings
 
 

@@ -36,24 +36,24 @@ FOVEA_FREE = 0.13  # vessels end at this distance from the fovea
 # Growth. Chosen so that annotated length (measured: 31 radii), density (.125 of the FOV), calibre distribution,
 # ends (105) and junctions (153) come out as measured.
 STEP = 0.01
-VEIN_RADIUS = 4.3 * DRIVE_PX  # of the widest vein; calibre measured 8 to 11 px
+VEIN_RADIUS = 4.5 * DRIVE_PX  # of the widest vein; calibre measured 8 to 11 px
 ARTERY_TO_VEIN = 0.72  # calibre ratio; 2/3 to 3/4 in healthy eyes
 LEAK = 1.1e-5  # r dr/ds: flow lost to branches too small to be drawn, in proportion to the radius
 FADE = 0.10  # length over which a vessel that meets another one thins out
 END_RADIUS = 0.3 * DRIVE_PX  # where a vessel ends, far below what can be seen
-GAP, GAP_PER_RADIUS = 0.10, 8.5  # distance between branchings: the larger of a constant and a multiple of the radius
+GAP, GAP_PER_RADIUS = 0.09, 8.0  # distance between branchings: the larger of a constant and a multiple of the radius
 CROWD_SIGMA, CROWD_LIMIT = 0.040, 0.65  # how far a vessel makes itself felt, and how much of it ends another one
 WOBBLE = 0.030  # SD of the random part of the turn per step, radians; gives the tortuosity
 
-# Light, per channel (R, G, B): absorbance per radius of blood, and its limit by scatter in front of the vessel. With the
-# blur they give what was measured at vessel centres: green .07, .18, .27, .36 at 2, 4, 6, 9 px; red 1/3, blue 2/3 of it.
+# Light, per channel (R, G, B): absorbance per radius of blood, and its limit by scatter in front of the vessel. With
+# the blur they give what was measured at vessel centres: green .07, .18, .27, .36 at 2, 4, 6, 9 px; blue 2/3, red 1/3.
 ABSORB = {"vein": (8.0, 22.0, 14.0), "artery": (3.5, 16.0, 11.0)}
 ABSORB_LIMIT = np.array([0.22, 0.45, 0.28])
 REFLEX = {"vein": 0.15, "artery": 0.40}  # share of the absorbance taken away by the light reflex of a wide vessel
 VISIBLE = 0.030  # peak green absorbance after the blur below which no vessel is marked: 2 SD of the measured noise
 MEAN_RGB = np.array([174.0, 96.0, 59.0])  # in the FOV, median over the photographs; measured
 RADIAL = np.array([[1.22, 1.08, 1.00], [-0.46, -0.14, 0.0]])  # fall-off: first + second * r^2; measured
-MACULA = ((0.15, (0.19, 0.18, 0.15)), (0.04, (0.02, 0.08, 0.05)))  # sigma and darkening: yellow spot, foveola
+MACULA = ((0.15, (0.23, 0.20, 0.17)), (0.04, (0.02, 0.08, 0.05)))  # sigma and darkening: yellow spot, foveola
 DISC_GAIN, CUP_GAIN = np.array([0.35, 0.75, 0.60]), np.array([0.15, 0.45, 0.45])
 TEXTURE = ((3.0, 0.008), (7.0, 0.008), (14.0, 0.009), (30.0, 0.013), (70.0, 0.028), (160.0, 0.030))  # px, SD / mean
 VEIL = (25.0, 35.0, 22.0)  # most stray light at one side of the rim, grey levels
@@ -110,9 +110,8 @@ def draw(
     """
     _check(seed, width, height, eye, contrast, noise)
     anatomy, surface, sensor = (np.random.default_rng([seed, part]) for part in range(3))
-    disc = DISC_AT + complex(*anatomy.normal(0, (0.02, 0.045)))
-    fovea = complex(*anatomy.normal(0, 0.02, 2))
-    left = bool(anatomy.random() < 0.5) if eye is None else eye == "left"
+    disc, fovea = DISC_AT + complex(*anatomy.normal(0, (0.02, 0.045))), complex(*anatomy.normal(0, 0.02, 2))
+    left = anatomy.random() < {"left": 1.0, "right": 0.0, None: 0.5}[eye]  # drawn in any case: the same eye, mirrored
     radius_px = FOV_RADIUS * min(width, height)
     scale = radius_px * np.array([1.0, -1.0 if left else 1.0])  # (y, x)
     origin = np.array([height - 1, width - 1]) / 2 + radius_px * anatomy.normal((0.02, 0.0), 0.01)
@@ -124,10 +123,8 @@ def draw(
     absorbance, marked = _blood(segments, (height, width), radius_px)
     seen = place.real * np.sign(scale[1]) + 1j * place.imag  # as the camera sees it: x to the right in both eyes
     image = _photograph(sensor, light * np.exp(-contrast * absorbance), seen, noise)
-    at = origin + scale * (fovea.imag, fovea.real)
-    return Phantom(
-        image, fov & marked, fov & (_disc_distance(place, disc) <= 1), fov, (float(at[0]), float(at[1])), segments
-    )
+    y_fovea, x_fovea = (origin + scale * (fovea.imag, fovea.real)).tolist()
+    return Phantom(image, fov & marked, fov & (_disc_distance(place, disc) <= 1), fov, (y_fovea, x_fovea), segments)
 
 
 def _check(seed: int, width: int, height: int, eye: str | None, contrast: float, noise: float) -> None:
@@ -194,10 +191,10 @@ class _Ground:
 
     def stops(self, tip: "_Shoot", age: int) -> bool:
         """If a branch ends: at the fovea, back at the disc, or (when clear of its own parent) at another vessel."""
-        from_disc = _disc_distance(tip.at, self.disc)
+        from_disc, free = _disc_distance(tip.at, self.disc), 8 if tip.parent >= 0 else 35  # steps
         if from_disc < 1.6:  # among the trunks
             return tip.parent >= 0 and bool(from_disc < 1.1)
-        return abs(tip.at - self.fovea) < FOVEA_FREE or (age > 8 and self.crowd(tip, 0.03, 0.0) > CROWD_LIMIT)
+        return abs(tip.at - self.fovea) < FOVEA_FREE or (age > free and self.crowd(tip, 0.03, 0.0) > CROWD_LIMIT)
 
 
 def _disc_distance(place: Any, disc: complex) -> Any:
@@ -292,9 +289,10 @@ def _fork(rng: np.random.Generator, tip: _Shoot, ground: _Ground) -> tuple[_Shoo
     """Split a vessel in two (going on, branch) by Murray's law, r0^3 = r1^3 + r2^3; None where there is no room."""
     left, right = (ground.crowd(tip, 0.09, 0.9 * side) + ground.crowd(tip, 0.14, 1.2 * side) for side in (-1, 1))
     side = -1 if left + rng.normal(0, 0.15) < right else 1
-    beyond_fovea = tip.at.real < ground.fovea.real + 0.1
+    inward, beyond_fovea = ground.fovea - tip.at, tip.at.real < ground.fovea.real + 0.1
+    inner = (1j * side * tip.heading / inward).real > 0 and abs(inward) < 0.85 and tip.at.real < ground.disc.real - 0.1
     even = rng.random() < (0.3 * beyond_fovea if tip.trunk else 0.2) or tip.radius < 1.3 * DRIVE_PX
-    share = rng.uniform(0.2, 0.45) if even else rng.uniform(0.35, 0.62) ** 3  # of the flow
+    share = rng.uniform(0.2, 0.45) if even else rng.uniform(0.33, 0.68 if inner else 0.58) ** 3  # of the flow
     r0, r1, r2 = tip.radius, tip.radius * math.cbrt(1 - share), tip.radius * math.cbrt(share)
     if min(left, right) > 1.1 or r2 < 0.75 * DRIVE_PX:
         return None
@@ -302,8 +300,7 @@ def _fork(rng: np.random.Generator, tip: _Shoot, ground: _Ground) -> tuple[_Shoo
     turn1 = math.acos(min((r0**4 + r1**4 - r2**4) / (2 * r0**2 * r1**2), 1.0))
     turn2 = math.acos(min((r0**4 + r2**4 - r1**4) / (2 * r0**2 * r2**2), 1.0)) * rng.uniform(0.8, 1.15)
     heading = tip.heading * cmath.rect(1, side * turn2)
-    inward = ground.fovea - tip.at
-    if (heading * inward.conjugate()).real > 0 and abs(inward) < 0.85 and tip.at.real < ground.disc.real - 0.1:
+    if inner:
         # Inside the arcades: to the fovea, or, beyond it, to the horizontal line where upper and lower vessels meet.
         x = tip.at.real - rng.uniform(0, 0.3) if beyond_fovea else ground.fovea.real + rng.uniform(-0.1, 0.3)
         goal = complex(x, ground.fovea.imag + rng.normal(0, 0.06))
@@ -361,7 +358,7 @@ def _visible(radius: Floats, kind: str, pixel: float) -> Bools:
 
 def _surface(rng: np.random.Generator, place: Places, disc: complex, fovea: complex) -> Floats:
     """Light (H, W, 3), in grey levels, from the fundus without its vessels."""
-    tint = np.exp(rng.normal(0, 0.13) + rng.normal(0, (0.05, 0.08, 0.06)))
+    tint = np.exp(rng.normal(0, 0.14) + rng.normal(0, (0.08, 0.09, 0.08)))
     light = MEAN_RGB * tint * (RADIAL[0] + RADIAL[1] * (np.abs(place) ** 2)[..., None])
     light *= np.exp((place * complex(*rng.normal(0, 1, 2))).real[..., None] * (0.12, 0.07, 0.06))  # uneven
     for spacing, sd in TEXTURE:

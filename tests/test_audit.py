@@ -153,6 +153,10 @@ def test_a_photograph_of_another_sets_manifest_is_recognised_without_that_sets_f
     assert (finding.severity, finding.kind, finding.files) == ("error", "duplicate", (f"{NAME}:2", "other:9"))
     assert "leave one out where a model sees both" in finding.message
 
+    rewrite(made, _2={"same_eye": ("other:9",)})
+    (finding,) = audit.check(NAME, made.root)
+    assert (finding.severity, finding.kind) == ("warning", "same_eye")
+
 
 def test_a_subject_on_two_sides_is_found_and_the_card_can_own_up_to_it(made):
     rewrite(made, _4={"subject": "0"})
@@ -210,6 +214,14 @@ def listed_leaks(data_root):
         keys.append(frozenset(pair))
     assert len(set(keys)) == 68
     return set(keys)
+
+
+def test_packaged_hashes_of_two_sets_are_alike_only_where_the_manifests_note_it(listed_leaks):
+    rows = [row for name in datasets.DATASETS for row in datasets.rows(name)]
+    alike = duplicates.likeness([r.perceptual_hash for r in rows], [r.perceptual_hash for r in rows])
+    pairs = [(rows[a], rows[b]) for a, b in np.argwhere(alike >= duplicates.SAME_LIKENESS).tolist() if a < b]
+    assert all(b.key in (*a.same_photograph, *a.same_eye) for a, b in pairs)
+    assert listed_leaks <= {frozenset({a.key, b.key}) for a, b in pairs}
 
 
 def test_idrid_manifests_note_exactly_the_listed_leaks(listed_leaks):
