@@ -5,21 +5,14 @@ Every command calls the library and shows what it returns; nothing is computed h
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from retina_seg import terminal
 from retina_seg._version import __version__
 from retina_seg.errors import UserError
-
-if TYPE_CHECKING:
-    from retina_seg.batch import Outcome
 
 app = typer.Typer(
     name="retina-seg",
@@ -32,10 +25,6 @@ data = typer.Typer(help="The public sets: what is known, is it whole, where to g
 models = typer.Typer(help="The packaged models and their cards.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
-
-# Where there is no terminal, tables are written wide enough not to be folded.
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
-errors = Console(stderr=True)
 
 DataRoot = Annotated[
     Path,
@@ -60,15 +49,15 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        errors.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True, highlight=False)
+        terminal.errors.print(f"[bold red]error:[/] {terminal.plain(error)}", soft_wrap=True, highlight=False)
         sys.exit(2)
     except BrokenPipeError:
         raise
     except OSError as error:
-        errors.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True, highlight=False)
+        terminal.errors.print(f"[bold red]error:[/] {terminal.plain(error)}", soft_wrap=True, highlight=False)
         sys.exit(1)
     except Interrupted as stop:
-        errors.print(_plain(stop), soft_wrap=True, highlight=False)
+        terminal.errors.print(terminal.plain(stop), soft_wrap=True, highlight=False)
         sys.exit(130)
 
 
@@ -77,7 +66,7 @@ def _top(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     if version:
-        console.print(f"retina-seg {__version__}", highlight=False)
+        terminal.console.print(f"retina-seg {__version__}", highlight=False)
         raise typer.Exit()
 
 
@@ -89,10 +78,10 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Pa
     """
     from retina_seg import demonstration
 
-    with console.status("drawing and segmenting", spinner="line") if console.is_terminal else _silence():
+    with terminal.working("drawing and segmenting"):
         result = demonstration.run(out)
-    _table(("metric", "value", "meaning"), result.rows, title=result.title)
-    _files(result.files)
+    terminal.table(("metric", "value", "meaning"), result.rows, title=result.title)
+    terminal.files(result.files)
 
 
 @app.command()
@@ -118,17 +107,17 @@ def predict(
     what = saved(save)
     planned = batch.plan(inputs)
     segmenter = Segmenter.from_pretrained(model, device, flips=flips)
-    with _bar("photographs", len(planned)) as advance:
+    with terminal.bar("photographs", len(planned)) as advance:
 
-        def tell(outcome: batch.Outcome) -> None:
-            _tell(outcome)
+        def done(outcome: batch.Outcome) -> None:
+            terminal.tell(outcome)
             advance()
 
-        outcomes = batch.predict_files(segmenter, planned, out, what=what, on_done=tell)
+        outcomes = batch.predict_files(segmenter, planned, out, what=what, on_done=done)
     failed = sum(bool(outcome.error) for outcome in outcomes)
-    where = "" if failed == len(outcomes) else f", results in {_plain(out)}"
+    where = "" if failed == len(outcomes) else f", results in {terminal.plain(out)}"
     count = f"{len(outcomes) - failed} of {len(outcomes)}"
-    console.print(f"{count} photographs segmented{where}", soft_wrap=True, highlight=False)
+    terminal.console.print(f"{count} photographs segmented{where}", soft_wrap=True, highlight=False)
     raise typer.Exit(2 if failed else 0)
 
 
@@ -159,7 +148,7 @@ def train(
         raise UserError("--resume goes on with the run as it was: leave out --set and --out")
     loaded = settings.load_config(config or resume / checkpoint.CONFIG, changes or ())  # type: ignore[operator]
     run = resume or out or Path("runs") / loaded.name
-    with _bar("steps", loaded.training.steps) as advance:
+    with terminal.bar("steps", loaded.training.steps) as advance:
         card = training.fit(
             loaded,
             run,
@@ -170,10 +159,10 @@ def train(
         )
     if not training.is_main_process():
         return
-    _files([run / checkpoint.WEIGHTS, run / checkpoint.CARD, *report.draw_run(run, data_root)])
+    terminal.files([run / checkpoint.WEIGHTS, run / checkpoint.CARD, *report.draw_run(run, data_root)])
     thresholds = ", ".join(f"{target} {value}" for target, value in card.thresholds.items())
     text = f"{card.parameters:,} parameters; threshold of {thresholds}, {card.threshold_source}"
-    console.print(text, soft_wrap=True, highlight=False)
+    terminal.console.print(text, soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -193,7 +182,7 @@ def evaluate(
     from retina_seg import io, scoring
     from retina_seg.scores import TABLE_COLUMNS, table_rows
 
-    with _bar("photographs", None) as advance:
+    with terminal.bar("photographs", None) as advance:
         report = scoring.score(
             model,
             protocol,
@@ -207,12 +196,12 @@ def evaluate(
         f"{report.model} on {report.protocol} ({report.split}, {report.n_images} images, {report.annotator}), "
         f"threshold {report.threshold:.4g} from {report.threshold_source}"
     )
-    _table(TABLE_COLUMNS, table_rows(report), title=title)
+    terminal.table(TABLE_COLUMNS, table_rows(report), title=title)
     for warning in report.warnings:
-        errors.print(f"[yellow]note[/]: {_plain(warning)}", soft_wrap=True, highlight=False)
+        terminal.errors.print(f"[yellow]note[/]: {terminal.plain(warning)}", soft_wrap=True, highlight=False)
     if json is not None:
         io.write_text(json, report.to_json())
-        _files([json])
+        terminal.files([json])
 
 
 @data.command("list")
@@ -228,7 +217,7 @@ def data_list(
     from retina_seg import datasets
 
     columns = ("set", "folder", "photographs", "annotated", "protocols: train/val/test", "here")
-    _table(columns, (_summary(summary) for summary in datasets.summary(data_root)))
+    terminal.table(columns, (terminal.summary_line(summary) for summary in datasets.summary(data_root)))
 
 
 @data.command("check")
@@ -247,15 +236,15 @@ def data_check(
     from retina_seg import audit, datasets
 
     names = list(datasets.DATASETS) if sets == ["all"] else sets
-    with _bar("photographs", None) as advance:
+    with terminal.bar("photographs", None) as advance:
         findings = audit.check(names, data_root, progress=lambda done, all_, text: advance(done, text, total=all_))
     colours = {"error": "bold red", "warning": "yellow", "info": "cyan"}
     for finding in findings:
         head = f"[{colours[finding.severity]}]{finding.severity}[/] {finding.kind}"
-        console.print(f"{head}: {_plain(finding.message)}", soft_wrap=True, highlight=False)
+        terminal.console.print(f"{head}: {terminal.plain(finding.message)}", soft_wrap=True, highlight=False)
     count = {severity: sum(f.severity == severity for f in findings) for severity in colours}
     summary = ", ".join(f"{number} {severity}" for severity, number in count.items())
-    console.print(f"checked {', '.join(names)}: {summary}", highlight=False)
+    terminal.console.print(f"checked {', '.join(names)}: {summary}", highlight=False)
     raise typer.Exit(2 if count["error"] else 0)
 
 
@@ -271,11 +260,11 @@ def data_scan(
     """
     from retina_seg import audit, manifest
 
-    with _bar("photographs", None) as advance:
+    with terminal.bar("photographs", None) as advance:
         rows = audit.scan(dataset, data_root, progress=lambda done, all_, text: advance(done, text, total=all_))
     path = out or Path(f"{dataset}.csv")
     manifest.write(rows, path)
-    _files([path])
+    terminal.files([path])
 
 
 @data.command("fetch")
@@ -289,9 +278,9 @@ def data_fetch(
     """
     from retina_seg import download
 
-    with _bar("bytes", None) as advance:
+    with terminal.bar("bytes", None) as advance:
         fetched = download.fetch(dataset, data_root, progress=lambda done, all_, text: advance(done, text, total=all_))
-    console.print(_plain(fetched.message), soft_wrap=True, highlight=False)
+    terminal.console.print(terminal.plain(fetched.message), soft_wrap=True, highlight=False)
 
 
 @models.command("list")
@@ -306,7 +295,7 @@ def models_list() -> None:
         (name, ", ".join(card.targets), f"{card.parameters:,}", card.headline(), card.description)
         for name, card in ((name, zoo.card(name)) for name in zoo.names())
     ]
-    _table(("model", "finds", "parameters", "scores", "description"), rows)
+    terminal.table(("model", "finds", "parameters", "scores", "description"), rows)
 
 
 @models.command("show")
@@ -317,7 +306,7 @@ def models_show(name: Annotated[str, typer.Argument(help="Packaged model or run 
     """
     from retina_seg import zoo
 
-    console.print_json(zoo.card(name).model_dump_json())
+    terminal.console.print_json(zoo.card(name).model_dump_json())
 
 
 @models.command("verify")
@@ -330,100 +319,10 @@ def models_verify() -> None:
 
     problems = zoo.verify()
     for name, problem in problems.items():
-        console.print(f"{name}: {problem or 'sound'}", highlight=False, soft_wrap=True)
+        terminal.console.print(f"{name}: {problem or 'sound'}", highlight=False, soft_wrap=True)
     if not problems:
         raise UserError("no model is packaged with this installation: reinstall retina-seg")
     raise typer.Exit(2 if any(problems.values()) else 0)
-
-
-def _tell(outcome: "Outcome") -> None:
-    """The error or the warnings of one photograph, as soon as they are known."""
-    for line in [outcome.error] if outcome.error else outcome.warnings:
-        kind = "[bold red]error[/]" if outcome.error else "[yellow]warning[/]"
-        name = "" if str(outcome.source) in line else f"{_plain(outcome.source)}: "
-        errors.print(f"{kind}: {name}{_plain(line)}", soft_wrap=True, highlight=False)
-
-
-def _summary(summary: Any) -> tuple[str, ...]:
-    """One line of `data list`."""
-    protocols = (f"{name} {'/'.join(map(str, counts.values()))}" for name, counts in summary.splits.items())
-    here = "" if summary.missing is None else f"{summary.files - summary.missing} of {summary.files} files"
-    return (
-        summary.name,
-        summary.folder,
-        str(summary.images),
-        ", ".join(summary.targets) or "grades",
-        "; ".join(protocols),
-        here,
-    )
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def _bar(what: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A progress bar on the terminal, nothing elsewhere; gives advance(done, text, total)."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    class Rate(ProgressColumn):
-        """Things done in a second, or seconds for one."""
-
-        def render(self, task: Task) -> Text:
-            if not task.speed:
-                return Text("")
-            return Text(f"{task.speed:.1f}/s" if task.speed >= 1 else f"{1 / task.speed:.1f} s each")
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-        Rate(),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    with Progress(*columns, console=errors, disable=not errors.is_terminal, transient=True) as bar:
-        task = bar.add_task(what, total=total, text="")
-
-        def advance(done: int | None = None, text: str = "", *, total: int | None = None) -> None:
-            bar.update(task, total=total)
-            if done is None:
-                bar.advance(task)
-            else:
-                bar.update(task, completed=done)
-            bar.update(task, text=text)
-
-        yield advance
-
-
-def _table(columns: tuple[str, ...], rows: Any, title: str | None = None) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
-    for row in rows:
-        table.add_row(*map(_plain, row))
-    console.print(table)
-
-
-def _files(paths: Any) -> None:
-    for path in paths:
-        console.print(f"wrote {_plain(path)}", highlight=False, soft_wrap=True)
-
-
-def _plain(value: object) -> str:
-    """Text in which rich finds no markup."""
-    return str(value).replace("[", r"\[")
 
 
 if __name__ == "__main__":

@@ -50,11 +50,11 @@ WOBBLE = 0.030  # SD of the random part of the turn per step, radians; gives the
 ABSORB = {"vein": (8.0, 22.0, 14.0), "artery": (3.5, 16.0, 11.0)}
 ABSORB_LIMIT = np.array([0.22, 0.45, 0.28])
 REFLEX = {"vein": 0.15, "artery": 0.40}  # share of the absorbance taken away by the light reflex of a wide vessel
-VISIBLE = 0.030  # peak green absorbance after the blur below which no vessel is marked: 2 SD of the measured noise
+VISIBLE = 0.030  # peak green absorbance after the blur below which no vessel is marked; sets the share of thin ones
 MEAN_RGB = np.array([174.0, 96.0, 59.0])  # in the FOV, median over the photographs; measured
 RADIAL = np.array([[1.22, 1.08, 1.00], [-0.46, -0.14, 0.0]])  # fall-off: first + second * r^2; measured
 MACULA = ((0.15, (0.23, 0.20, 0.17)), (0.04, (0.02, 0.08, 0.05)))  # sigma and darkening: yellow spot, foveola
-DISC_GAIN, CUP_GAIN = np.array([0.35, 0.75, 0.60]), np.array([0.15, 0.45, 0.45])
+DISC_GAIN, CUP_GAIN = np.array([0.35, 0.75, 0.60]), np.array([0.15, 0.45, 0.45])  # to the 99.5th percentile measured
 TEXTURE = ((3.0, 0.008), (7.0, 0.008), (14.0, 0.009), (30.0, 0.013), (70.0, 0.028), (160.0, 0.030))  # px, SD / mean
 VEIL = (25.0, 35.0, 22.0)  # most stray light at one side of the rim, grey levels
 BLUR = 0.8 * DRIVE_PX  # sigma of the optics; from the measured profile of vessel edges
@@ -374,7 +374,7 @@ def _surface(rng: np.random.Generator, place: Places, disc: complex, fovea: comp
     cup = _disc_distance(place, disc + complex(*rng.normal((-0.01, 0.0), 0.01)))
     for distance, size, gain in ((edge, 1.0, DISC_GAIN), (cup, rng.uniform(0.35, 0.6), CUP_GAIN)):
         light *= 1 + gain / (1 + np.exp((distance - size) / 0.05))[..., None]
-    return light
+    return np.minimum(light, 250.0)  # so bright a disc that vessels drown in it is not seen in photographs
 
 
 def _field(rng: np.random.Generator, place: Places, spacing: float) -> Floats:

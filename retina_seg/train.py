@@ -105,11 +105,7 @@ def fit(
     try:
         accelerator.wait_for_everyone()  # all have seen an empty folder before the first one writes to it
         trainer = _Training(accelerator, net, config.training, loss)
-        photographs = {
-            row.key: load_photograph(row, data_root, config.data.targets, settings)
-            for row in {r.key: r for r in fit_rows + monitor_rows}.values()
-        }
-        fit_set, monitor_set = ([photographs[row.key] for row in part] for part in (fit_rows, monitor_rows))
+        fit_set, monitor_set = _photographs((fit_rows, monitor_rows), data_root, config.data.targets, settings)
         data = PatchDataset(
             [photograph.for_patches() for photograph in fit_set],
             size=config.training.patch_size,
@@ -390,6 +386,15 @@ def _acquire(lock: FileLock, run: Path) -> None:
         lock.acquire()
     except Timeout:
         raise UserError(f"{run} is being trained by another process: wait for it, or choose another --out") from None
+
+
+def _photographs(
+    parts: Sequence[Sequence[Row]], data_root: str | Path, targets: Sequence[str], settings: Preprocess
+) -> list[list[Photograph]]:
+    """The photographs of each part; one that is in several is read once."""
+    rows = {row.key: row for part in parts for row in part}
+    loaded = {key: load_photograph(row, data_root, targets, settings) for key, row in rows.items()}
+    return [[loaded[row.key] for row in part] for part in parts]
 
 
 def _check_run(run: Path, config: Config, state: dict[str, Any] | None) -> None:

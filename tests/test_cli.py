@@ -39,7 +39,6 @@ def run(monkeypatch):
             raise result.exception
         return result.exit_code, result.output
 
-    monkeypatch.setattr(cli.console, "file", None)
     return call
 
 

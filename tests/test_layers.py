@@ -13,6 +13,7 @@ LAYERS = [
     | {"models", "losses", "protocols", "scores", "duplicates", "agreement"},
     {"checkpoint", "zoo", "inference"},
     {"train", "evaluate", "audit", "download", "batch", "scoring", "report", "demonstration"},
+    {"terminal"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,120 @@
+"""How results, progress and errors look on a terminal, and how they read in a pipe.
+
+No arguments (see cli) and nothing computed.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from retina_seg.batch import Outcome
+    from retina_seg.datasets import Summary
+
+# Where there is no terminal, tables are written wide enough not to be folded.
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
+errors = Console(stderr=True)
+
+
+def tell(outcome: "Outcome") -> None:
+    """The error or the warnings of one photograph, as soon as they are known."""
+    for line in [outcome.error] if outcome.error else outcome.warnings:
+        kind = "[bold red]error[/]" if outcome.error else "[yellow]warning[/]"
+        name = "" if str(outcome.source) in line else f"{plain(outcome.source)}: "
+        errors.print(f"{kind}: {name}{plain(line)}", soft_wrap=True, highlight=False)
+
+
+def summary_line(summary: "Summary") -> tuple[str, ...]:
+    """One line of `data list`."""
+    protocols = (f"{name} {'/'.join(map(str, counts.values()))}" for name, counts in summary.splits.items())
+    here = "" if summary.missing is None else f"{summary.files - summary.missing} of {summary.files} files"
+    return (
+        summary.name,
+        summary.folder,
+        str(summary.images),
+        ", ".join(summary.targets) or "grades",
+        "; ".join(protocols),
+        here,
+    )
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """A moving sign on the terminal, nothing elsewhere."""
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what, spinner="line"):
+        yield
+
+
+@contextmanager
+def bar(what: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A progress bar on the terminal, nothing elsewhere; gives advance(done, text, total)."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    class Rate(ProgressColumn):
+        """Things done in a second, or seconds for one."""
+
+        def render(self, task: Task) -> Text:
+            if not task.speed:
+                return Text("")
+            return Text(f"{task.speed:.1f}/s" if task.speed >= 1 else f"{1 / task.speed:.1f} s each")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"),
+        Rate(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=errors, disable=not errors.is_terminal, transient=True) as progress:
+        task = progress.add_task(what, total=total, text="")
+
+        def advance(done: int | None = None, text: str = "", *, total: int | None = None) -> None:
+            progress.update(task, total=total)
+            if done is None:
+                progress.advance(task)
+            else:
+                progress.update(task, completed=done)
+            progress.update(task, text=text)
+
+        yield advance
+
+
+def table(columns: tuple[str, ...], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """Print rows under their columns."""
+    drawn = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        drawn.add_column(column, overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        drawn.add_row(*map(plain, row))
+    console.print(drawn)
+
+
+def files(paths: Iterable[Path]) -> None:
+    """Say which files were written."""
+    for path in paths:
+        console.print(f"wrote {plain(path)}", highlight=False, soft_wrap=True)
+
+
+def plain(value: object) -> str:
+    """Text in which rich finds no markup."""
+    return str(value).replace("[", r"\[")
