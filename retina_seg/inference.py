@@ -27,6 +27,8 @@ from retina_seg.preprocess import Geometry
 # Photographs up to this many pixels go through the network whole; larger ones by overlapping windows.
 WHOLE_IMAGE_PIXELS = 1280 * 1280
 WINDOW_OVERLAP = 0.25
+# Vessels cover 5 to 20 % of a retina. A picture without a border that would hold more than this is something else.
+MOST_VESSELS = 0.5
 DEVICES = ("auto", "cpu", "cuda")
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # axes of (N, C, h, w)
 SAVED = ("mask", "prob", "overlay", "nifti")
@@ -163,6 +165,13 @@ class Segmenter:
         prob = preprocess.undo(prob, fov, prepared.geometry)
         thresholds = tuple(self.card.thresholds[target] for target in self.card.targets)
         mask = threshold(prob, thresholds, fov)
+        if not given and fov.all() and "vessels" in self.card.targets:
+            share = mask[self.card.targets.index("vessels")].mean()
+            if share > MOST_VESSELS:
+                raise UserError(
+                    f"no border of a field of view, and {share:.0%} of the picture would be vessels: "
+                    "is it a fundus photograph?"
+                )
         provenance = {
             "source": None if isinstance(source, np.ndarray) else Path(source).name,
             **self._provenance(prepared.geometry),

@@ -61,6 +61,15 @@ def test_file_and_array_agree(segmenter, drawn, tmp_path):
     assert from_array.provenance["source"] is None
 
 
+def test_a_picture_full_of_vessels_is_no_photograph():
+    ramp = np.broadcast_to(np.linspace(60, 250, 160).astype(np.uint8)[None, :, None], (120, 160, 3)).copy()
+    segmenter = _two_targets()
+    segmenter.card = segmenter.card.model_copy(update={"thresholds": {"vessels": 0.3, "disc": 0.8}})
+    with pytest.raises(UserError, match="is it a fundus photograph"):
+        segmenter.predict(ramp)
+    assert segmenter.predict(ramp, np.ones(ramp.shape[:2], bool)).mask[0].mean() > 0.5
+
+
 def test_given_field_of_view_is_used(segmenter, drawn):
     half = drawn.fov.copy()
     half[:, : half.shape[1] // 2] = False
