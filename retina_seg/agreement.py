@@ -10,7 +10,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from retina_seg.duplicates import View, local_contrast
+from retina_seg.duplicates import View, away_from_rim, local_contrast
 
 
 class _Look(NamedTuple):
@@ -78,7 +78,7 @@ def belongs(score: float, target: str) -> bool:
 
 def _contrast(green: NDArray[np.float32], inside: NDArray[np.bool_], sigma: float) -> NDArray[np.float32]:
     """Local contrast with zero mean and unit spread inside, clipped so that single bright spots do not decide."""
-    core = cv2.erode(inside.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    core = away_from_rim(inside)
     contrast = local_contrast(green, core, sigma)
     spread = float(contrast[core].std()) if core.any() else 0.0
     clipped = np.clip(contrast / max(spread, 1e-6), -3, 3)

@@ -221,7 +221,7 @@ def _frame_detail(first: View, second: View) -> float:
     detail, inside = [], []
     for frame in (first, second):
         small = cv2.resize(frame.inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        inside.append(_core(small > 0))
+        inside.append(away_from_rim(small > 0))
         grey = cv2.resize(frame.green.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         detail.append(local_contrast(grey, inside[-1], 5))
     return _correlation(detail[0], detail[1], inside[0] & inside[1])
@@ -235,7 +235,7 @@ def _registered_detail(first: View, second: View, transform: NDArray[np.float64]
     both = outline & second.inside
     detail = [local_contrast(g, both, 8) for g in (grey, second.green.astype(np.float32))]
     union = float((outline | second.inside).sum())
-    return _correlation(detail[0], detail[1], _core(both)), float(both.sum()) / max(union, 1.0)
+    return _correlation(detail[0], detail[1], away_from_rim(both)), float(both.sum()) / max(union, 1.0)
 
 
 def _shared_points(first: View, second: View) -> NDArray[np.float64] | None:
@@ -255,7 +255,8 @@ def _shared_points(first: View, second: View) -> NDArray[np.float64] | None:
     return transform if int(agreed.sum()) >= _POINTS_MINIMUM else None
 
 
-def _core(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def away_from_rim(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """`inside` bool (h, w) without the four pixels next to its rim, where local contrast is that of the rim."""
     return cv2.erode(inside.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
 
 

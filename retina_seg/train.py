@@ -29,7 +29,7 @@ from retina_seg._version import __version__
 from retina_seg.checkpoint import CONFIG, Card, CardInference, CardModel, RunLog
 from retina_seg.config import Config, TrainingConfig
 from retina_seg.errors import Interrupted, UserError
-from retina_seg.inference import predict_probability
+from retina_seg.inference import choose_device, predict_probability
 from retina_seg.losses import Loss, get_loss
 from retina_seg.manifest import Row
 from retina_seg.models import build_model, count_parameters
@@ -74,7 +74,7 @@ def fit(
     Parameters
     ----------
     resume : go on from state.pt in `run`, whose result equals that of an uninterrupted run.
-    device : "auto" or "cpu"; several GPUs and machines come with `accelerate launch`.
+    device : "auto", "cpu" or "cuda"; several GPUs and machines come with `accelerate launch`.
 
     Raises
     ------
@@ -86,6 +86,7 @@ def fit(
     """
     if config.track and find_spec("tensorboard") is None:
         raise UserError("track: tensorboard is not installed; install it with: pip install 'retina-seg[track]'")
+    choose_device(device)
     loss = get_loss(config.training.loss)
     settings = Preprocess(**config.preprocess.model_dump())
     net = _seeded_network(config, settings)
@@ -126,7 +127,7 @@ def fit(
         accelerator.wait_for_everyone()
         if progress is not None and accelerator.is_main_process:
             progress(Progress(trainer.step, trainer.step, 0.0, {}, "choosing the threshold"))
-        card = _card(config, settings, trainer, fit_rows, monitor_rows, fit_set, monitor_set)
+        card = _card(config, settings, trainer, fit_set, monitor_set)
         if accelerator.is_main_process:
             card = checkpoint.save_model(
                 trainer.averaged_network(), card, run / checkpoint.WEIGHTS, run / checkpoint.CARD
@@ -410,13 +411,11 @@ def _card(
     config: Config,
     settings: Preprocess,
     trainer: _Training,
-    fit_rows: Sequence[Row],
-    monitor_rows: Sequence[Row],
     fit_set: Sequence[Photograph],
     monitor_set: Sequence[Photograph],
 ) -> Card:
     """The card of a finished training; thresholds from the monitor images unless they were trained on."""
-    fit_keys, monitor_keys = ([row.key for row in rows] for rows in (fit_rows, monitor_rows))
+    fit_keys, monitor_keys = ([photograph.row.key for photograph in part] for part in (fit_set, monitor_set))
     held_out = not set(fit_keys) & set(monitor_keys)
     net = trainer.averaged_network()
     tallied = histograms(net, monitor_set if held_out else fit_set, device=trainer.device, flips=config.inference.flips)

@@ -221,6 +221,12 @@ def test_bad_settings_leave_no_run(tiny_config, drawn_drive, tmp_path, override,
     assert not (tmp_path / "run" / checkpoint.CONFIG).exists()
 
 
+def test_unknown_devices_leave_no_run(tiny_config, drawn_drive, tmp_path):
+    with pytest.raises(UserError, match="auto, cpu, cuda"):
+        train.fit(load_config(tiny_config), tmp_path / "run", drawn_drive, device="tpu")
+    assert not (tmp_path / "run").exists()
+
+
 def test_missing_data_leaves_no_run(tiny_config, tmp_path):
     with pytest.raises(UserError, match="DRIVE"):
         train.fit(load_config(tiny_config), tmp_path / "run", tmp_path, device="cpu")
