@@ -10,18 +10,20 @@ from retina_seg._version import __version__
 from retina_seg.errors import UserError
 
 if TYPE_CHECKING:
+    from retina_seg.decode import InMemory
     from retina_seg.inference import Prediction, Segmenter
     from retina_seg.io import read_image
     from retina_seg.phantom import draw
 
 _HOMES = {
+    "InMemory": "retina_seg.decode",
     "Prediction": "retina_seg.inference",
     "Segmenter": "retina_seg.inference",
     "draw": "retina_seg.phantom",
     "read_image": "retina_seg.io",
 }
 
-__all__ = ["Prediction", "Segmenter", "UserError", "__version__", "draw", "read_image"]
+__all__ = ["InMemory", "Prediction", "Segmenter", "UserError", "__version__", "draw", "read_image"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 No metrics, no drawing; the only place where a network meets a photograph outside training.
 """
 
+import math
 import platform
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from retina_seg import io, overlay, preprocess
 from retina_seg._version import __version__
 from retina_seg.checkpoint import Card
+from retina_seg.decode import InMemory
 from retina_seg.errors import UserError
 from retina_seg.fov import find_fov
 from retina_seg.preprocess import Geometry
@@ -69,33 +71,70 @@ class Prediction:
         }
         return replace(self, mask=mask, thresholds=thresholds, provenance=provenance)
 
-    def save(self, folder: str | Path, stem: str, *, what: tuple[str, ...] = ("mask", "prob", "overlay")) -> list[Path]:
-        """Write `<stem>_mask.png`, `_prob.tif`, `_overlay.png`, `.nii.gz` as asked for, and always `<stem>.json`.
+    def encode(
+        self,
+        stem: str,
+        *,
+        what: tuple[str, ...] = ("mask", "prob", "overlay"),
+        pixel_size_mm: float | None = None,
+    ) -> dict[str, bytes]:
+        """Name and content of the files that `save` writes; nothing touches the disk.
 
-        With several targets the name carries the target: `<stem>_<target>_mask.png`. All the files appear or
-        none. Returns the paths.
+        They are `<stem>_mask.png`, `_prob.tif`, `_overlay.png`, `_mask.nii.gz` as asked for, and always, as the
+        last, `<stem>.json`. With several targets the name carries the target: `<stem>_<target>_mask.png`. Of the
+        photograph's file they hold the pixels and, in the JSON, its name; none of its other metadata.
+
+        Parameters
+        ----------
+        stem : how the names begin.
+        what : of `SAVED`.
+        pixel_size_mm : side of a pixel; goes into the NIfTI header and, in micrometres, into the JSON.
+
+        Raises
+        ------
+        UserError
+            For an unknown `what`, and a pixel size that is not a number above 0.
         """
         if unknown := set(what) - set(SAVED):
             raise UserError(f"cannot save {', '.join(sorted(unknown))}: choose from {', '.join(SAVED)}")
+        if pixel_size_mm is not None and not 0 < pixel_size_mm < math.inf:
+            raise UserError(f"a pixel size of {pixel_size_mm} mm: expected a number above 0, such as 0.0075")
+        files: dict[str, bytes] = {}
+        for target, prob, mask in zip(self.targets, self.prob, self.mask, strict=True):
+            name = f"{stem}_{target}" if len(self.targets) > 1 else stem
+            if "mask" in what:
+                files[f"{name}_mask.png"] = io.mask_png(mask)
+            if "prob" in what:
+                files[f"{name}_prob.tif"] = io.probability_tiff(prob)
+            if "nifti" in what:
+                files[f"{name}_mask.nii.gz"] = io.nifti(mask, pixel_size_mm)
+        if "overlay" in what:
+            files[f"{stem}_overlay.png"] = io.rgb_png(overlay.blend(self.image, self.mask, self.targets))
+        record = dict(self.provenance)
+        if pixel_size_mm is not None:
+            record["pixel_size_um"] = round(1000 * pixel_size_mm, 6)
+        record["files"] = [*files, f"{stem}.json"]
+        return {**files, f"{stem}.json": io.json_text(record).encode()}
+
+    def save(
+        self,
+        folder: str | Path,
+        stem: str,
+        *,
+        what: tuple[str, ...] = ("mask", "prob", "overlay"),
+        pixel_size_mm: float | None = None,
+    ) -> list[Path]:
+        """Write the files of `encode` into a folder, which is made where it is missing: all of them or none.
+
+        Returns the paths, the JSON last. Raises UserError as `encode` does, and where a file cannot be written.
+        """
+        files = self.encode(stem, what=what, pixel_size_mm=pixel_size_mm)
         folder = io.make_folder(folder)
         written: list[Path] = []
         try:
-            for target, prob, mask in zip(self.targets, self.prob, self.mask, strict=True):
-                name = f"{stem}_{target}" if len(self.targets) > 1 else stem
-                if "mask" in what:
-                    written.append(folder / f"{name}_mask.png")
-                    io.write_mask(written[-1], mask)
-                if "prob" in what:
-                    written.append(folder / f"{name}_prob.tif")
-                    io.write_probability(written[-1], prob)
-                if "nifti" in what:
-                    written.append(folder / f"{name}_mask.nii.gz")
-                    io.write_nifti(written[-1], mask.astype(np.uint8))
-            if "overlay" in what:
-                written.append(folder / f"{stem}_overlay.png")
-                io.write_rgb(written[-1], overlay.blend(self.image, self.mask, self.targets))
-            written.append(folder / f"{stem}.json")
-            io.write_json(written[-1], {**self.provenance, "files": [path.name for path in written]})
+            for name, content in files.items():
+                written.append(folder / name)
+                io.write_bytes(written[-1], content)
         except BaseException:
             for path in written:
                 path.unlink(missing_ok=True)
@@ -137,14 +176,14 @@ class Segmenter:
 
     def predict(
         self,
-        source: str | Path | NDArray[np.uint8],
+        source: str | Path | InMemory | NDArray[np.uint8],
         fov: NDArray[np.bool_] | None = None,
     ) -> Prediction:
         """Segment one photograph.
 
         Parameters
         ----------
-        source : file, or uint8 (H, W, 3) RGB.
+        source : file, by its path or in memory (nothing touches the disk), or uint8 (H, W, 3) RGB.
         fov : field of view bool (H, W); found in the photograph where None.
 
         Raises
@@ -173,7 +212,7 @@ class Segmenter:
                     "is it a fundus photograph?"
                 )
         provenance = {
-            "source": None if isinstance(source, np.ndarray) else Path(source).name,
+            "source": None if isinstance(source, np.ndarray) else io.as_source(source).name,
             **self._provenance(prepared.geometry),
             **_thresholded(self.card.targets, thresholds, mask, fov),
             "field_of_view": {

@@ -1,4 +1,6 @@
-"""Photographs and labels in; masks, probabilities, pictures, NIfTI, JSON, text out, each whole or not at all.
+"""Photographs and labels in; masks, probabilities, pictures, NIfTI, JSON out, as bytes or as files.
+
+What is encoded holds the pixels given and nothing else. Files are written whole or not at all.
 
 Not here: how file formats are decoded (decode), data sets (datasets), figures (report).
 """
@@ -12,6 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from retina_seg.decode import decode
+from retina_seg.decode import InMemory, Source, decode
 from retina_seg.errors import UserError
 
 MIN_SIDE = 64
@@ -33,8 +36,13 @@ IMAGE_SUFFIXES = (
 StrPath = str | os.PathLike[str]
 
 
-def read_image(path: StrPath) -> NDArray[np.uint8]:
-    """Read one fundus photograph: PNG, TIFF, JPEG, PPM, GIF, BMP, WebP or 2-D NIfTI.
+def as_source(given: StrPath | InMemory) -> Source:
+    """A path for what names a file, an `InMemory` as it is; `.name` is the file name of both."""
+    return given if isinstance(given, InMemory) else Path(given)
+
+
+def read_image(source: StrPath | InMemory) -> NDArray[np.uint8]:
+    """Read one fundus photograph, by its path or in memory: PNG, TIFF, JPEG, PPM, GIF, BMP, WebP or 2-D NIfTI.
 
     EXIF and TIFF orientation is applied. Grey becomes three equal channels, palettes become their colours,
     CMYK is converted without a colour profile; colour profiles are ignored. With alpha, colours are laid on
@@ -62,18 +70,18 @@ def read_image(path: StrPath) -> NDArray[np.uint8]:
         for all that cannot be a fundus photograph: no such file, folder, no image, damaged, too small, too
         large (decided before decoding), one colour everywhere, several pages, negative or non-finite values
     """
-    path = Path(path)
-    image = _to_uint8(_on_black(decode(path, min_side=MIN_SIDE)), path)
+    source = as_source(source)
+    image = _to_uint8(_on_black(decode(source, min_side=MIN_SIDE)), source)
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
     if (image == image[0, 0]).all():
         colour = f"one colour {tuple(image[0, 0].tolist())}" if image.any() else "black"
-        raise UserError(f"{path} is {colour} everywhere: expected a fundus photograph")
+        raise UserError(f"{source} is {colour} everywhere: expected a fundus photograph")
     return np.ascontiguousarray(image)
 
 
-def read_mask(path: StrPath) -> NDArray[np.bool_]:
-    """Read a two-valued label: 0/255, 0/1, 1-bit, palette, or any two colours.
+def read_mask(source: StrPath | InMemory) -> NDArray[np.bool_]:
+    """Read a two-valued label, by its path or in memory: 0/255, 0/1, 1-bit, palette, or any two colours.
 
     Of two values the larger is True, of two colours the brighter. Where a palette gives its indices one and
     the same colour, the indices decide. A label with a single value is False everywhere if that is 0 (black),
@@ -88,8 +96,8 @@ def read_mask(path: StrPath) -> NDArray[np.bool_]:
     UserError
         for unreadable files and for more than two values (greyscale, JPEG, interpolated labels)
     """
-    path = Path(path)
-    array = _on_black(decode(path))
+    source = as_source(source)
+    array = _on_black(decode(source))
     values = array.reshape(*array.shape[:2], -1)  # (H, W, C)
     first = values[0, 0]
     differs = (values != first).any(axis=2)
@@ -98,7 +106,7 @@ def read_mask(path: StrPath) -> NDArray[np.bool_]:
     second = values[differs][0]
     if (values[differs] != second).any():
         raise UserError(
-            f"{path} has more than two values: expected a label image with two (0 and 255, say). "
+            f"{source} has more than two values: expected a label image with two (0 and 255, say). "
             "Save labels without interpolation and as PNG, never as JPEG"
         )
     brighter = (float(second.sum()), *second.tolist()) > (float(first.sum()), *first.tolist())
@@ -116,19 +124,19 @@ def _on_black(array: NDArray[Any]) -> NDArray[Any]:
     return colours[..., 0] if colours.shape[2] == 1 else colours
 
 
-def _to_uint8(array: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+def _to_uint8(array: NDArray[Any], source: Source) -> NDArray[np.uint8]:
     """Scale any number type to 0..255 as `read_image` documents."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind not in "iuf":
-        raise UserError(f"{path} holds numbers of type {array.dtype}: expected grey or RGB values")
+        raise UserError(f"{source} holds numbers of type {array.dtype}: expected grey or RGB values")
     low, high = float(array.min()), float(array.max())  # NaN if any value is
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise UserError(f"{path} holds NaN or infinite values: expected 0 to 1, or 0 to at most 65535")
+        raise UserError(f"{source} holds NaN or infinite values: expected 0 to 1, or 0 to at most 65535")
     if low < 0 or high > 65535:
-        raise UserError(f"{path} holds values from {low:g} to {high:g}: expected 0 to 1, or 0 to at most 65535")
+        raise UserError(f"{source} holds values from {low:g} to {high:g}: expected 0 to 1, or 0 to at most 65535")
     if array.dtype.kind == "f" and high <= 1:
         full = 1.0
     else:
@@ -166,11 +174,12 @@ def _images_below(folder: Path, recursive: bool) -> list[Path]:
     files = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        files += [Path(parent, name) for name in names if _is_image_name(name)]
+        files += [Path(parent, name) for name in names if is_image_name(name)]
     return sorted(file for file in files if file.is_file())
 
 
-def _is_image_name(name: str) -> bool:
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name, without folders, is taken for an image: IMAGE_SUFFIXES, not hidden."""
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
@@ -263,45 +272,56 @@ def make_folder(path: StrPath) -> Path:
     return Path(path)
 
 
-def write_mask(path: StrPath, mask: NDArray[Any]) -> None:
-    """Write a bool (H, W) mask as an 8-bit grey PNG, 0 and 255."""
+def mask_png(mask: NDArray[Any]) -> bytes:
+    """Encode a bool (H, W) mask as an 8-bit grey PNG, 0 and 255; ValueError for more than two values."""
     if mask.ndim != 2 or not (mask.dtype == np.bool_ or np.isin(mask, (0, 1)).all()):
         raise ValueError(f"expected a two-valued (H, W) mask, got {mask.dtype} {mask.shape}")
-    with atomic(path) as temporary:
-        Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(temporary, format="PNG")
+    return _png(mask.astype(np.uint8) * np.uint8(255))
 
 
-def write_probability(path: StrPath, prob: NDArray[np.floating[Any]]) -> None:
-    """Write (H, W) probabilities, all in [0, 1], as a single-page float32 TIFF (deflate)."""
+def probability_tiff(prob: NDArray[np.floating[Any]]) -> bytes:
+    """Encode (H, W) probabilities, all in [0, 1] or else ValueError, as a single-page float32 TIFF (deflate)."""
     import tifffile
 
     if prob.ndim != 2 or not ((prob >= 0) & (prob <= 1)).all():
         raise ValueError(f"expected (H, W) probabilities from 0 to 1, got {prob.dtype} {prob.shape}")
-    with atomic(path) as temporary:
-        tifffile.imwrite(
-            temporary,
-            prob.astype(np.float32),
-            photometric="minisblack",
-            compression="zlib",
-            metadata=None,
-            software=False,
-        )
+    stream = BytesIO()
+    tifffile.imwrite(
+        stream,
+        prob.astype(np.float32),
+        photometric="minisblack",
+        compression="zlib",
+        metadata=None,
+        software=False,
+    )
+    return stream.getvalue()
 
 
-def write_rgb(path: StrPath, rgb: NDArray[np.uint8]) -> None:
-    """Write a uint8 (H, W, 3) picture as PNG."""
+def rgb_png(rgb: NDArray[np.uint8]) -> bytes:
+    """Encode a uint8 (H, W, 3) picture as PNG; ValueError for other arrays."""
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"expected a uint8 (H, W, 3) picture, got {rgb.dtype} {rgb.shape}")
-    with atomic(path) as temporary:
-        Image.fromarray(rgb).save(temporary, format="PNG")
+    return _png(rgb)
 
 
-def write_nifti(path: StrPath, array: NDArray[Any], pixel_size_mm: float | None = None) -> None:
-    """Write a bool, uint8 or float32 (H, W) array, or a uint8 (H, W, 3) RGB picture, as 2-D NIfTI-1.
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def nifti(array: NDArray[Any], pixel_size_mm: float | None = None, *, compressed: bool = True) -> bytes:
+    """Encode a bool, uint8 or float32 (H, W) array, or a uint8 (H, W, 3) RGB picture, as 2-D NIfTI-1.
 
     Stored as (W, H): the first axis is x (column), the second y (row). The affine is diag(-p, -p, 1), which
     ITK reads as direction identity, and in which viewers show the picture upright. Without `pixel_size_mm`
-    p is 1 and the unit is left unknown. bool is stored as uint8 0/1. A path that ends in .gz is compressed.
+    p is 1 and the unit is left unknown. bool is stored as uint8 0/1. The bytes are those of .nii.gz if
+    `compressed`, else of .nii.
+
+    Raises
+    ------
+    ValueError
+        for arrays of other types and shapes, and for a pixel size that is not above 0
     """
     import nibabel
 
@@ -318,27 +338,54 @@ def write_nifti(path: StrPath, array: NDArray[Any], pixel_size_mm: float | None 
     volume = nibabel.Nifti1Image(data.T, np.diag([-size, -size, 1.0, 1.0]))
     volume.header.set_xyzt_units(None if pixel_size_mm is None else "mm")
     content = volume.to_bytes()
-    if Path(path).name.lower().endswith(".gz"):
-        content = gzip.compress(content, mtime=0)  # the same bytes whenever it is written
-    with atomic(path) as temporary:
-        temporary.write_bytes(content)
+    return gzip.compress(content, mtime=0) if compressed else content  # the same bytes whenever it is written
 
 
-def write_text(path: StrPath, text: str) -> None:
-    r"""Write UTF-8 text with \n line ends on every system."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-
-
-def write_json(path: StrPath, obj: object) -> None:
-    """Write readable UTF-8 JSON in the order given; NaN and infinity become null, arrays lists, paths text.
+def json_text(obj: object) -> str:
+    """Readable JSON in the order given; NaN and infinity become null, arrays lists, paths text.
 
     Raises
     ------
     TypeError
         for objects that have no JSON form
     """
-    write_text(path, json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_bytes(path: StrPath, content: bytes) -> None:
+    """Write a file, whole or not at all; UserError where that is not possible."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_mask(path: StrPath, mask: NDArray[Any]) -> None:
+    """Write `mask_png`."""
+    write_bytes(path, mask_png(mask))
+
+
+def write_probability(path: StrPath, prob: NDArray[np.floating[Any]]) -> None:
+    """Write `probability_tiff`."""
+    write_bytes(path, probability_tiff(prob))
+
+
+def write_rgb(path: StrPath, rgb: NDArray[np.uint8]) -> None:
+    """Write `rgb_png`."""
+    write_bytes(path, rgb_png(rgb))
+
+
+def write_nifti(path: StrPath, array: NDArray[Any], pixel_size_mm: float | None = None) -> None:
+    """Write `nifti`, compressed where the path ends in .gz."""
+    write_bytes(path, nifti(array, pixel_size_mm, compressed=Path(path).name.lower().endswith(".gz")))
+
+
+def write_text(path: StrPath, text: str) -> None:
+    r"""Write UTF-8 text with \n line ends on every system."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: StrPath, obj: object) -> None:
+    """Write `json_text` as UTF-8."""
+    write_text(path, json_text(obj))
 
 
 def _plain(obj: object) -> object:

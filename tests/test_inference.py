@@ -1,15 +1,23 @@
+import gzip
 import json
 import subprocess
 import sys
+import tempfile
+from io import BytesIO
+from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+import tifffile
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
 from retina_seg import inference, io
 from retina_seg.checkpoint import Card, CardInference, CardModel
+from retina_seg.decode import InMemory
 from retina_seg.errors import UserError
 from retina_seg.inference import Segmenter, predict_probability
 
@@ -52,13 +60,17 @@ def test_prediction_has_the_size_of_the_photograph(segmenter, drawn):
     np.testing.assert_array_equal(drawn.image, before)
 
 
-def test_file_and_array_agree(segmenter, drawn, tmp_path):
+def test_file_memory_and_array_agree(segmenter, drawn, tmp_path):
     path = tmp_path / "eye.png"
     Image.fromarray(drawn.image).save(path)
-    from_file, from_array = segmenter.predict(path), segmenter.predict(drawn.image)
-    np.testing.assert_array_equal(from_file.prob, from_array.prob)
-    assert from_file.provenance["source"] == "eye.png"
+    from_array = segmenter.predict(drawn.image)
     assert from_array.provenance["source"] is None
+    for source in (path, str(path), InMemory("eye.png", path.read_bytes())):
+        prediction = segmenter.predict(source)
+        np.testing.assert_array_equal(prediction.prob, from_array.prob)
+        assert prediction.provenance["source"] == "eye.png"
+    with pytest.raises(UserError, match=r"^notes\.png is a text file"):
+        segmenter.predict(InMemory("notes.png", b"no photograph"))
 
 
 def test_a_picture_full_of_vessels_is_no_photograph():
@@ -158,12 +170,104 @@ def test_several_targets_carry_their_names(drawn, tmp_path):
     }
 
 
+@pytest.mark.parametrize("pixel_size_mm", [None, 0.0051])
+def test_what_is_encoded_is_what_is_saved(drawn, tmp_path, pixel_size_mm):
+    prediction = _two_targets().predict(drawn.image, drawn.fov)
+    for what in (inference.SAVED, ("prob",), ()):
+        encoded = prediction.encode("eye", what=what, pixel_size_mm=pixel_size_mm)
+        paths = prediction.save(tmp_path / "_".join(what), "eye", what=what, pixel_size_mm=pixel_size_mm)
+        assert [path.name for path in paths] == list(encoded)
+        assert [path.read_bytes() for path in paths] == list(encoded.values())
+        assert list(encoded)[-1] == "eye.json"
+        assert json.loads(encoded["eye.json"])["files"] == list(encoded)
+
+
+def test_pixel_size_in_what_is_encoded(segmenter, drawn):
+    prediction = segmenter.predict(drawn.image)
+    for size, zoom, unit in ((None, 1, "unknown"), (0.0051, 0.0051, "mm")):
+        files = prediction.encode("eye", what=("nifti",), pixel_size_mm=size)
+        header = nibabel.Nifti1Image.from_bytes(gzip.decompress(files["eye_mask.nii.gz"])).header
+        assert header.get_zooms() == pytest.approx((zoom, zoom))
+        assert header.get_xyzt_units()[0] == unit
+        record = json.loads(files["eye.json"])
+        assert record.get("pixel_size_um", "not given") == ("not given" if size is None else 5.1)
+    for wrong in (0, -0.01, np.nan, np.inf):
+        with pytest.raises(UserError, match="pixel size of"):
+            prediction.encode("eye", what=("mask",), pixel_size_mm=wrong)
+
+
+def _photographs_of(image, secret) -> list[InMemory]:
+    """The same pixels in several formats, with the secret wherever the format has room for words."""
+    exif = Image.Exif()
+    for tag in (ExifTags.Base.Artist, ExifTags.Base.ImageDescription, ExifTags.Base.Copyright):
+        exif[tag] = secret
+    words = PngInfo()
+    words.add_text("Description", secret, zip=True)
+    jpeg, png, tiff, deep = BytesIO(), BytesIO(), BytesIO(), BytesIO()
+    Image.fromarray(image).save(jpeg, "JPEG", exif=exif, comment=secret)
+    Image.fromarray(image).save(png, "PNG", exif=exif, pnginfo=words)
+    Image.fromarray(image).save(tiff, "TIFF", exif=exif)
+    tifffile.imwrite(
+        deep, image * np.uint16(257), photometric="rgb", description=secret, extratags=[(315, 2, None, secret, True)]
+    )
+    volume = nibabel.Nifti1Image(image[..., 1].T, np.eye(4))
+    volume.header["descrip"] = secret
+    volume.header["intent_name"] = secret
+    volume.header.extensions.append(nibabel.nifti1.Nifti1Extension(6, secret.encode()))
+    content = {"a.jpg": jpeg, "a.png": png, "a.tif": tiff, "deep.tif": deep}
+    return [
+        *(InMemory(name, stream.getvalue()) for name, stream in content.items()),
+        InMemory("a.nii", volume.to_bytes()),
+        InMemory("a.nii.gz", gzip.compress(volume.to_bytes())),
+    ]
+
+
+def _words_in(name: str, content: bytes) -> bytes:
+    """The content as it is, and what is compressed in it or told by tags, readable."""
+    if name.endswith(".gz"):
+        return content + gzip.decompress(content)
+    if name.endswith(".png"):
+        with Image.open(BytesIO(content)) as picture:
+            picture.load()
+            return content + repr((picture.info, dict(picture.getexif()))).encode()
+    if name.endswith(".tif"):
+        with tifffile.TiffFile(BytesIO(content)) as file:
+            return content + repr([tag.value for page in file.pages for tag in page.tags]).encode()
+    return content
+
+
+def test_nothing_but_pixels_comes_from_the_photograph(segmenter, drawn):
+    secret = "SECRET NAME"
+    for source in _photographs_of(drawn.image, secret):
+        assert secret.encode() in _words_in(source.name, source.data)
+        for name, content in segmenter.predict(source).encode("eye", what=inference.SAVED, pixel_size_mm=0.01).items():
+            assert secret.encode() not in _words_in(name, content), (source.name, name)
+
+
+def test_what_is_in_memory_never_touches_the_disk(segmenter, drawn, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a temporary file")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "_mkstemp_inner", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    for source in _photographs_of(drawn.image, "SECRET NAME"):
+        assert len(segmenter.predict(source).encode("eye", what=inference.SAVED)) == 5
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failed_save_leaves_nothing(segmenter, drawn, tmp_path, monkeypatch):
-    def fail(*_):
-        raise UserError("disk full")
+    write = io.write_bytes
+
+    def fail_at_the_last(path, content):
+        if path.suffix == ".json":
+            raise UserError("disk full")
+        write(path, content)
 
     prediction = segmenter.predict(drawn.image)
-    monkeypatch.setattr(io, "write_json", fail)
+    monkeypatch.setattr(io, "write_bytes", fail_at_the_last)
     with pytest.raises(UserError, match="disk full"):
         prediction.save(tmp_path, "eye")
     assert not list(tmp_path.iterdir())

@@ -18,9 +18,21 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from retina_seg import io
+from retina_seg.decode import InMemory, decode
 from retina_seg.errors import UserError
 
 Bytes = NDArray[np.uint8]
+Given = Callable[[Path], Path | InMemory]
+
+
+def in_memory(path: Path) -> InMemory:
+    return InMemory(path.name, path.read_bytes())
+
+
+@pytest.fixture(params=[Path, in_memory], ids=["path", "memory"])
+def given(request: pytest.FixtureRequest) -> Given:
+    """How a file is handed over: what is read by its path is read from memory just as well."""
+    return request.param
 
 
 @pytest.fixture
@@ -40,16 +52,16 @@ def luma(rgb: Bytes) -> Bytes:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.TIFF", "a.ppm", "a.bmp", "A.PNG", "ein Bild é 眼.png"])
-def test_lossless_formats(tmp_path: Path, rgb: Bytes, name: str) -> None:
+def test_lossless_formats(tmp_path: Path, given: Given, rgb: Bytes, name: str) -> None:
     Image.fromarray(rgb).save(tmp_path / name)
-    read = io.read_image(tmp_path / name)
+    read = io.read_image(given(tmp_path / name))
     np.testing.assert_array_equal(read, rgb)
     assert read.dtype == np.uint8
     assert read.flags.writeable
     assert read.flags.c_contiguous
 
 
-def test_lossless_variants(tmp_path: Path, rgb: Bytes) -> None:
+def test_lossless_variants(tmp_path: Path, given: Given, rgb: Bytes) -> None:
     picture = Image.fromarray(rgb)
     picture.save(tmp_path / "a.webp", lossless=True)
     picture.save(tmp_path / "lzw.tif", compression="tiff_lzw")
@@ -58,63 +70,63 @@ def test_lossless_variants(tmp_path: Path, rgb: Bytes) -> None:
     tifffile.imwrite(tmp_path / "big.tif", rgb, photometric="rgb", bigtiff=True)
     picture.save(tmp_path / "png named.jpg", format="PNG")
     for path in tmp_path.iterdir():
-        np.testing.assert_array_equal(io.read_image(path), rgb, err_msg=path.name)
+        np.testing.assert_array_equal(io.read_image(given(path)), rgb, err_msg=path.name)
 
 
-def test_jpeg_and_cmyk_jpeg_are_near(tmp_path: Path) -> None:
+def test_jpeg_and_cmyk_jpeg_are_near(tmp_path: Path, given: Given) -> None:
     smooth = np.stack(np.broadcast_arrays(*np.ogrid[:80, :100], 90), axis=-1).astype(np.uint8)
     Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
     Image.fromarray(smooth).convert("CMYK").save(tmp_path / "cmyk.JPEG", quality=95)
     for name in ("a.jpg", "cmyk.JPEG"):
-        assert abs(io.read_image(tmp_path / name).astype(int) - smooth).mean() < 2, name
+        assert abs(io.read_image(given(tmp_path / name)).astype(int) - smooth).mean() < 2, name
 
 
-def test_grey_becomes_three_channels(tmp_path: Path, rgb: Bytes) -> None:
+def test_grey_becomes_three_channels(tmp_path: Path, given: Given, rgb: Bytes) -> None:
     grey = luma(rgb)
     for name in ("a.png", "a.pgm", "a.tif", "a.gif"):
         Image.fromarray(grey).save(tmp_path / name)
-        np.testing.assert_array_equal(io.read_image(tmp_path / name), np.dstack([grey] * 3), err_msg=name)
+        np.testing.assert_array_equal(io.read_image(given(tmp_path / name)), np.dstack([grey] * 3), err_msg=name)
 
 
-def test_one_bit(tmp_path: Path, rgb: Bytes) -> None:
+def test_one_bit(tmp_path: Path, given: Given, rgb: Bytes) -> None:
     bits = rgb[..., 0] > 90
     for name in ("a.png", "a.tif", "a.pbm"):
         Image.fromarray(bits).save(tmp_path / name)
-        np.testing.assert_array_equal(io.read_image(tmp_path / name)[..., 1], bits * np.uint8(255), err_msg=name)
+        np.testing.assert_array_equal(io.read_image(given(tmp_path / name))[..., 1], bits * np.uint8(255), err_msg=name)
 
 
-def test_palette(tmp_path: Path, rgb: Bytes) -> None:
+def test_palette(tmp_path: Path, given: Given, rgb: Bytes) -> None:
     indexed = Image.fromarray(rgb).quantize(16)
     expected = np.asarray(indexed.convert("RGB"))
     for name in ("a.png", "a.gif", "a.tif"):
         indexed.save(tmp_path / name)
-        np.testing.assert_array_equal(io.read_image(tmp_path / name), expected, err_msg=name)
+        np.testing.assert_array_equal(io.read_image(given(tmp_path / name)), expected, err_msg=name)
     indexed.save(tmp_path / "clear.png", transparency=0)
-    read = io.read_image(tmp_path / "clear.png")
+    read = io.read_image(given(tmp_path / "clear.png"))
     clear = np.asarray(indexed) == 0
     assert clear.any()
     assert not read[clear].any()
     np.testing.assert_array_equal(read[~clear], expected[~clear])
 
 
-def test_alpha_is_laid_on_black(tmp_path: Path, rgb: Bytes) -> None:
+def test_alpha_is_laid_on_black(tmp_path: Path, given: Given, rgb: Bytes) -> None:
     alpha = np.zeros(rgb.shape[:2], np.uint8)
     alpha[:, 50:], alpha[:, 25:50] = 255, 128
     expected = np.rint(rgb * (alpha[..., None] / 255)).astype(np.uint8)
     Image.fromarray(np.dstack([rgb, alpha])).save(tmp_path / "rgba.png")
-    np.testing.assert_array_equal(io.read_image(tmp_path / "rgba.png"), expected)
+    np.testing.assert_array_equal(io.read_image(given(tmp_path / "rgba.png")), expected)
     Image.fromarray(np.dstack([rgb, alpha])).save(tmp_path / "rgba.tif")
-    np.testing.assert_array_equal(io.read_image(tmp_path / "rgba.tif"), expected)
+    np.testing.assert_array_equal(io.read_image(given(tmp_path / "rgba.tif")), expected)
     grey = np.dstack([rgb[..., 0], alpha])
     Image.fromarray(grey).save(tmp_path / "la.png")
-    np.testing.assert_array_equal(io.read_image(tmp_path / "la.png")[..., 2], expected[..., 0])
+    np.testing.assert_array_equal(io.read_image(given(tmp_path / "la.png"))[..., 2], expected[..., 0])
 
 
 @pytest.mark.parametrize("everywhere", [0, 77, 255])
-def test_alpha_of_one_value_is_ignored(tmp_path: Path, rgb: Bytes, everywhere: int) -> None:
+def test_alpha_of_one_value_is_ignored(tmp_path: Path, given: Given, rgb: Bytes, everywhere: int) -> None:
     alpha = np.full(rgb.shape[:2], everywhere, np.uint8)
     Image.fromarray(np.dstack([rgb, alpha])).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(io.read_image(tmp_path / "a.png"), rgb)
+    np.testing.assert_array_equal(io.read_image(given(tmp_path / "a.png")), rgb)
 
 
 # ---------------------------------------------------------------- more than 8 bits
@@ -128,7 +140,7 @@ def deep(rgb: Bytes, bits: int) -> NDArray[np.uint16]:
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
-def test_deep_colour_keeps_all_bits_of_depth(tmp_path: Path, rgb: Bytes, bits: int) -> None:
+def test_deep_colour_keeps_all_bits_of_depth(tmp_path: Path, given: Given, rgb: Bytes, bits: int) -> None:
     values = deep(rgb, bits)
     cv2.imwrite(str(tmp_path / "a.png"), values[..., ::-1])
     cv2.imwrite(str(tmp_path / "lzw.tif"), values[..., ::-1])
@@ -138,11 +150,11 @@ def test_deep_colour_keeps_all_bits_of_depth(tmp_path: Path, rgb: Bytes, bits: i
     expected = rgb.copy()
     expected[0, 0, 0] = 255
     for path in tmp_path.iterdir():
-        np.testing.assert_array_equal(io.read_image(path), expected, err_msg=path.name)
+        np.testing.assert_array_equal(io.read_image(given(path)), expected, err_msg=path.name)
 
 
 @pytest.mark.parametrize("bits", [12, 16])
-def test_deep_grey(tmp_path: Path, rgb: Bytes, bits: int) -> None:
+def test_deep_grey(tmp_path: Path, given: Given, rgb: Bytes, bits: int) -> None:
     values = deep(rgb, bits)[..., 0]
     Image.fromarray(values).save(tmp_path / "a.png")
     Image.fromarray(values).save(tmp_path / "a.tif")
@@ -151,23 +163,23 @@ def test_deep_grey(tmp_path: Path, rgb: Bytes, bits: int) -> None:
     expected = rgb[..., 0].copy()
     expected[0, 0] = 255
     for path in tmp_path.iterdir():
-        np.testing.assert_array_equal(io.read_image(path)[..., 0], expected, err_msg=path.name)
+        np.testing.assert_array_equal(io.read_image(given(path))[..., 0], expected, err_msg=path.name)
 
 
-def test_deep_rgba(tmp_path: Path, rgb: Bytes) -> None:
+def test_deep_rgba(tmp_path: Path, given: Given, rgb: Bytes) -> None:
     values = deep(rgb, 16)
     alpha = np.full(rgb.shape[:2], 65535, np.uint16)
     alpha[:, :30] = 0
     tifffile.imwrite(tmp_path / "a.tif", np.dstack([values, alpha]), photometric="rgb", extrasamples=["unassalpha"])
     cv2.imwrite(str(tmp_path / "a.png"), np.dstack([values[..., ::-1], alpha]))
     for name in ("a.tif", "a.png"):
-        read = io.read_image(tmp_path / name)
+        read = io.read_image(given(tmp_path / name))
         assert not read[:, :30].any(), name
         np.testing.assert_array_equal(read[:, 30:], rgb[:, 30:], err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_float_tiff(tmp_path: Path, rgb: Bytes, dtype: type[np.floating]) -> None:
+def test_float_tiff(tmp_path: Path, given: Given, rgb: Bytes, dtype: type[np.floating]) -> None:
     for top in (1.0, 255.0, 4095.0):
         values = (rgb / 255 * top).astype(dtype)
         values[0, 0, 0] = top
@@ -175,15 +187,15 @@ def test_float_tiff(tmp_path: Path, rgb: Bytes, dtype: type[np.floating]) -> Non
         tifffile.imwrite(tmp_path / "grey.tif", values[..., 0])
         expected = rgb.copy()
         expected[0, 0, 0] = 255
-        np.testing.assert_array_equal(io.read_image(tmp_path / "rgb.tif"), expected)
-        np.testing.assert_array_equal(io.read_image(tmp_path / "grey.tif")[..., 1], expected[..., 0])
+        np.testing.assert_array_equal(io.read_image(given(tmp_path / "rgb.tif")), expected)
+        np.testing.assert_array_equal(io.read_image(given(tmp_path / "grey.tif"))[..., 1], expected[..., 0])
 
 
 # ---------------------------------------------------------------- orientation, pages
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_applied_everywhere(tmp_path: Path, rgb: Bytes, orientation: int) -> None:
+def test_orientation_is_applied_everywhere(tmp_path: Path, given: Given, rgb: Bytes, orientation: int) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     Image.fromarray(rgb).save(tmp_path / "a.png", exif=exif)
@@ -197,35 +209,35 @@ def test_orientation_is_applied_everywhere(tmp_path: Path, rgb: Bytes, orientati
     Image.fromarray(rgb).save(tmp_path / "a.webp", lossless=True, exif=exif)
     Image.fromarray(rgb).save(tmp_path / "lzw.tif", compression="tiff_lzw", tiffinfo={274: orientation})
     for path in tmp_path.iterdir():
-        np.testing.assert_array_equal(io.read_image(path), expected, err_msg=path.name)
+        np.testing.assert_array_equal(io.read_image(given(path)), expected, err_msg=path.name)
     Image.fromarray(rgb).save(tmp_path / "a.jpg", quality=98, subsampling=0, exif=exif)
-    read = io.read_image(tmp_path / "a.jpg")
+    read = io.read_image(given(tmp_path / "a.jpg"))
     assert read.shape == expected.shape
     assert abs(read.astype(int) - expected).mean() < 4
 
 
-def test_broken_exif_does_no_harm(tmp_path: Path, rgb: Bytes) -> None:
+def test_broken_exif_does_no_harm(tmp_path: Path, given: Given, rgb: Bytes) -> None:
     Image.fromarray(rgb).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xffnonsense")
-    assert io.read_image(tmp_path / "a.jpg").shape == rgb.shape
+    assert io.read_image(given(tmp_path / "a.jpg")).shape == rgb.shape
 
 
-def test_pages(tmp_path: Path, rgb: Bytes) -> None:
+def test_pages(tmp_path: Path, given: Given, rgb: Bytes) -> None:
     thumbnail = rgb[::2, ::2].copy()
     for name, scale in (("a.tif", np.uint8(1)), ("deep.tif", np.uint16(257))):
         with tifffile.TiffWriter(tmp_path / name) as file:
             file.write(rgb * scale, photometric="rgb")
             file.write(thumbnail * scale, photometric="rgb", subfiletype=1)
-        np.testing.assert_array_equal(io.read_image(tmp_path / name), rgb)
+        np.testing.assert_array_equal(io.read_image(given(tmp_path / name)), rgb)
         tifffile.imwrite(tmp_path / name, np.stack([rgb, 255 - rgb]) * scale, photometric="rgb")
         with pytest.raises(UserError, match="holds 2 pages"):
-            io.read_image(tmp_path / name)
+            io.read_image(given(tmp_path / name))
     frames = [Image.fromarray(rgb), Image.fromarray(255 - rgb)]
     frames[0].save(tmp_path / "camera.jpg", format="MPO", save_all=True, append_images=frames[1:])
-    assert abs(io.read_image(tmp_path / "camera.jpg").astype(int) - rgb).mean() < 10
+    assert abs(io.read_image(given(tmp_path / "camera.jpg")).astype(int) - rgb).mean() < 10
     for name in ("a.gif", "a.png", "a.webp"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
         with pytest.raises(UserError, match="holds 2 pages"):
-            io.read_image(tmp_path / name)
+            io.read_image(given(tmp_path / name))
 
 
 # ---------------------------------------------------------------- NIfTI
@@ -237,17 +249,17 @@ def save_nifti(path: Path, array: NDArray[np.generic]) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".NII.GZ"])
-def test_nifti_grey_and_colour(tmp_path: Path, rgb: Bytes, suffix: str) -> None:
+def test_nifti_grey_and_colour(tmp_path: Path, given: Given, rgb: Bytes, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     across = np.ascontiguousarray(rgb.swapaxes(0, 1))  # (W, H, 3)
     for stored in (across, across[:, :, None]):
         volume = nibabel.Nifti1Image(stored, np.eye(4)).to_bytes()
         path.write_bytes(gzip.compress(volume) if suffix.lower().endswith("gz") else volume)
-        np.testing.assert_array_equal(io.read_image(path), rgb)
+        np.testing.assert_array_equal(io.read_image(given(path)), rgb)
     for grey in (across[..., 0], across[..., :1], across[..., 0].astype(np.int16), across[..., 0] / 255.0):
         volume = nibabel.Nifti1Image(grey, np.eye(4)).to_bytes()
         path.write_bytes(gzip.compress(volume) if suffix.lower().endswith("gz") else volume)
-        read = io.read_image(path)
+        read = io.read_image(given(path))
         assert read.shape == rgb.shape
         expected = np.rint(rgb[..., 0] * (255 / rgb[..., 0].max())) if grey.dtype == float else rgb[..., 0]
         tolerance = 5 if grey.dtype == float else 0
@@ -255,13 +267,29 @@ def test_nifti_grey_and_colour(tmp_path: Path, rgb: Bytes, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_nifti_round_trips(tmp_path: Path, rgb: Bytes, suffix: str) -> None:
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("order", "<>")
+def test_nifti_headers(
+    tmp_path: Path, given: Given, rgb: Bytes, suffix: str, kind: type[nibabel.Nifti1Image], order: str
+) -> None:
+    """Both versions, both byte orders, scaled values, an extension."""
+    volume = kind(rgb[..., 0].T // 2, np.eye(4), kind.header_class(endianness=order))
+    volume.header.set_data_dtype(np.int16)
+    volume.header.set_slope_inter(2, 1)
+    volume.header.extensions.append(nibabel.nifti1.Nifti1Extension(6, b"a comment"))
+    nibabel.save(volume, tmp_path / f"a{suffix}")
+    expected = np.asarray(nibabel.load(tmp_path / f"a{suffix}").dataobj).T
+    np.testing.assert_array_equal(io.read_image(given(tmp_path / f"a{suffix}"))[..., 1], expected)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_nifti_round_trips(tmp_path: Path, given: Given, rgb: Bytes, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     io.write_nifti(path, rgb)
-    np.testing.assert_array_equal(io.read_image(path), rgb)
+    np.testing.assert_array_equal(io.read_image(given(path)), rgb)
     mask = rgb[..., 0] > 60
     io.write_nifti(path, mask)
-    np.testing.assert_array_equal(io.read_mask(path), mask)
+    np.testing.assert_array_equal(io.read_mask(given(path)), mask)
     prob = (rgb[..., 1] / 255).astype(np.float32)
     io.write_nifti(path, prob, 0.0075)
     volume = nibabel.load(path)
@@ -311,10 +339,27 @@ def nan_nifti(path: Path) -> None:
     save_nifti(path, array)
 
 
+def nifti_header(kind: type[nibabel.Nifti1Header], width: int, height: int, offset: int) -> bytes:
+    """The head of a compressed NIfTI file that claims a size; what comes behind it cannot be inflated."""
+    header = kind()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape((width, height))
+    header["vox_offset"] = offset
+    whole = gzip.compress(header.binaryblock + bytes(2**20), mtime=0)
+    return whole[: len(whole) // 2]
+
+
+def long_extension(path: Path) -> None:
+    """A NIfTI file of 80 x 90 pixels whose extension claims 2 GB."""
+    volume = bytearray(nibabel.Nifti1Image(np.arange(7200, dtype=np.uint16).reshape(80, 90), np.eye(4)).to_bytes())
+    volume[348:352] = b"\1\0\0\0"
+    volume[352:352] = struct.pack("<ii", 2**31 - 16, 6) + bytes(8)
+    volume[108:112] = struct.pack("<f", 368)  # vox_offset
+    path.write_bytes(gzip.compress(bytes(volume)))
+
+
 Maker = Callable[[Path], object]
 BAD: dict[str, tuple[str, Maker, str]] = {
-    "folder": ("a.png", lambda p: p.mkdir(), "is a folder"),
-    "missing": ("a.png", lambda p: None, "no such file"),
     "empty": ("a.png", lambda p: p.write_bytes(b""), "empty file"),
     "empty nifti": ("a.nii", lambda p: p.write_bytes(b""), "empty file"),
     "text": ("a.png", lambda p: p.write_text("patient notes"), "is a text file: expected PNG"),
@@ -330,6 +375,21 @@ BAD: dict[str, tuple[str, Maker, str]] = {
     "large": ("a.png", lambda p: p.write_bytes(png_header(10_001, 10_000)), "too large, 10001 x 10000"),
     "bomb tiff": ("a.tif", lambda p: tiff_header(30_000, 30_000, p), "too large, 30000 x 30000"),
     "bomb ppm": ("a.ppm", lambda p: p.write_bytes(b"P6 30000 30000 255\n"), "too large"),
+    "bomb nifti": (
+        "a.nii.gz",
+        lambda p: p.write_bytes(nifti_header(nibabel.Nifti1Header, 30_000, 30_000, 352)),
+        "too large, 30000 x 30000",
+    ),
+    "bomb nifti-2": (
+        "a.nii.gz",
+        lambda p: p.write_bytes(nifti_header(nibabel.Nifti2Header, 10_001, 10_000, 544)),
+        "too large, 10001 x 10000",
+    ),
+    "far pixels": (
+        "a.nii.gz",
+        lambda p: p.write_bytes(nifti_header(nibabel.Nifti1Header, 90, 90, 2**40)),
+        "damaged .*1099511627776 bytes before the pixels",
+    ),
     "nan": ("a.nii.gz", nan_nifti, "NaN"),
     "3-D": ("a.nii", lambda p: save_nifti(p, np.zeros((70, 70, 5), np.uint8)), r"shape \(70, 70, 5\)"),
     "4-D": ("a.nii", lambda p: save_nifti(p, np.zeros((70, 70, 3, 2), np.uint8)), "expected"),
@@ -342,18 +402,40 @@ BAD: dict[str, tuple[str, Maker, str]] = {
 
 
 @pytest.mark.parametrize(("name", "make", "message"), BAD.values(), ids=BAD.keys())
-def test_what_is_no_photograph(tmp_path: Path, name: str, make: Maker, message: str) -> None:
+def test_what_is_no_photograph(tmp_path: Path, given: Given, name: str, make: Maker, message: str) -> None:
     path = tmp_path / name
     make(path)
+    source = given(path)
     with pytest.raises(UserError, match=message) as error:
-        io.read_image(path)
-    assert str(path) in str(error.value)
+        io.read_image(source)
+    assert str(error.value).startswith(f"{source} ")
     assert "\n" not in str(error.value)
+
+
+def test_no_file_at_the_path(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"{tmp_path} is a folder"):
+        io.read_image(tmp_path)
+    with pytest.raises(UserError, match=r"a\.png: no such file"):
+        io.read_image(tmp_path / "a.png")
+
+
+def test_extensions_of_nifti_are_not_read(tmp_path: Path, given: Given) -> None:
+    long_extension(tmp_path / "a.nii.gz")
+    assert io.read_image(given(tmp_path / "a.nii.gz")).shape == (90, 80, 3)
+
+
+def test_in_memory_shows_its_content_to_nobody() -> None:
+    source = InMemory("eye.png", b"SECRET")
+    assert repr(source) == "InMemory('eye.png', 6 bytes)"
+    assert str(source) == "eye.png"
+    with pytest.raises(UserError, match=r"eye\.png is a text file") as error:
+        decode(source)
+    assert "SECRET" not in str(error.value)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".gif", ".bmp", ".webp", ".ppm", ".nii", ".nii.gz"])
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.9])
-def test_truncated_files(tmp_path: Path, suffix: str, kept: float) -> None:
+def test_truncated_files(tmp_path: Path, given: Given, suffix: str, kept: float) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (70, 80, 3)).astype(np.uint8)
     path = tmp_path / f"a{suffix}"
     if ".nii" in suffix:
@@ -362,14 +444,15 @@ def test_truncated_files(tmp_path: Path, suffix: str, kept: float) -> None:
         Image.fromarray(picture).save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
+    source = given(path)
     with pytest.raises(UserError) as error:
-        io.read_image(path)
-    assert str(path) in str(error.value)
+        io.read_image(source)
+    assert str(source) in str(error.value)
 
 
 @pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
-def test_truncated_deep_tiff(tmp_path: Path, rgb: Bytes, compression: str | None, kept: float) -> None:
+def test_truncated_deep_tiff(tmp_path: Path, given: Given, rgb: Bytes, compression: str | None, kept: float) -> None:
     path = tmp_path / "a.tif"
     if compression == "lzw":
         cv2.imwrite(str(path), rgb * np.uint16(257))
@@ -378,7 +461,7 @@ def test_truncated_deep_tiff(tmp_path: Path, rgb: Bytes, compression: str | None
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(UserError):
-        io.read_image(path)
+        io.read_image(given(path))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
@@ -399,7 +482,7 @@ def mask() -> NDArray[np.bool_]:
     return (rows - 20) ** 2 + (columns - 30) ** 2 < 200
 
 
-def test_mask_encodings(tmp_path: Path, mask: NDArray[np.bool_]) -> None:
+def test_mask_encodings(tmp_path: Path, given: Given, mask: NDArray[np.bool_]) -> None:
     Image.fromarray(mask).save(tmp_path / "1bit.png")
     Image.fromarray(mask).save(tmp_path / "1bit.tif", compression="group4")
     Image.fromarray(mask * np.uint8(255)).save(tmp_path / "255.png")
@@ -418,18 +501,18 @@ def test_mask_encodings(tmp_path: Path, mask: NDArray[np.bool_]) -> None:
     indexed.putpalette([0] * 6)
     indexed.save(tmp_path / "black palette.png")
     for path in sorted(tmp_path.iterdir()):
-        read = io.read_mask(path)
+        read = io.read_mask(given(path))
         assert read.dtype == bool
         np.testing.assert_array_equal(read, mask, err_msg=path.name)
 
 
-def test_masks_of_one_value(tmp_path: Path) -> None:
+def test_masks_of_one_value(tmp_path: Path, given: Given) -> None:
     for value in (0, 1, 255):
         Image.fromarray(np.full((20, 30), value, np.uint8)).save(tmp_path / "a.png")
-        assert (io.read_mask(tmp_path / "a.png") == (value > 0)).all()
+        assert (io.read_mask(given(tmp_path / "a.png")) == (value > 0)).all()
 
 
-def test_masks_with_more_values(tmp_path: Path, mask: NDArray[np.bool_]) -> None:
+def test_masks_with_more_values(tmp_path: Path, given: Given, mask: NDArray[np.bool_]) -> None:
     three = mask * np.uint8(255)
     three[0, 0] = 7
     Image.fromarray(three).save(tmp_path / "three.png")
@@ -439,7 +522,7 @@ def test_masks_with_more_values(tmp_path: Path, mask: NDArray[np.bool_]) -> None
     Image.fromarray(colours).save(tmp_path / "colours.png")
     for path in tmp_path.iterdir():
         with pytest.raises(UserError, match="more than two values"):
-            io.read_mask(path)
+            io.read_mask(given(path))
 
 
 # ---------------------------------------------------------------- names
@@ -567,6 +650,26 @@ def test_write_json(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         io.write_json(tmp_path / "b.json", {"a": {1, 2}})
     assert not (tmp_path / "b.json").exists()
+
+
+def test_files_hold_what_is_encoded(tmp_path: Path, rgb: Bytes, mask: NDArray[np.bool_]) -> None:
+    prob = rgb[..., 0] / np.float32(255)
+    record = {"name": "Auge é", "values": np.arange(3)}
+    io.write_mask(tmp_path / "mask.png", mask)
+    io.write_probability(tmp_path / "prob.tif", prob)
+    io.write_rgb(tmp_path / "rgb.png", rgb)
+    io.write_nifti(tmp_path / "a.nii", prob, 0.0075)
+    io.write_nifti(tmp_path / "A.NII.GZ", mask)
+    io.write_json(tmp_path / "a.json", record)
+    encoded = {
+        "mask.png": io.mask_png(mask),
+        "prob.tif": io.probability_tiff(prob),
+        "rgb.png": io.rgb_png(rgb),
+        "a.nii": io.nifti(prob, 0.0075, compressed=False),
+        "A.NII.GZ": io.nifti(mask),
+        "a.json": io.json_text(record).encode(),
+    }
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == encoded
 
 
 def test_text_has_the_same_bytes_everywhere(tmp_path: Path) -> None:
