@@ -21,7 +21,7 @@ from retina_seg.errors import UserError
 from retina_seg.fov import find_fov
 from retina_seg.manifest import Row
 from retina_seg.metrics import MASK_METRICS, Array, Counts, Tally
-from retina_seg.scores import METRICS, Report, mean, resample_weights, spread
+from retina_seg.scores import METRICS, Report, mean, resample_weights, rounded, spread
 
 _HASHES = ("image_sha256", "label_sha256", "fov_sha256")
 _NOTHING = np.zeros((2, metrics.HISTOGRAM_BINS), dtype=np.int64)
@@ -206,7 +206,8 @@ def _report(
     changed = [image.row.key for image, row in zip(images, table, strict=True) if _differs(image, row, plan.target)]
     warnings += [f"files differ from the release in the manifest: {', '.join(changed)}"] if changed else []
     warnings += [f"scored on split {split!r}: not a test score"] if split != "test" else []
-    pooled, binned = _pooled(images, METRICS), metrics.pool([image.inside for image in images]).metrics()
+    pooled, tally = _pooled(images, METRICS), metrics.pool([image.inside for image in images])
+    binned = tally.metrics()
     binning = {f"{name}_binned_minus_exact": binned[name] - pooled[name] for name in ("auc", "ap")}
     oracle = metrics.best_threshold(*_pixels(images))[0]
     return Report(
@@ -229,6 +230,7 @@ def _report(
         second_observer=_human(plan.second_observer, observers, resample) if observers else None,
         per_fold=[_fold(fold, candidates[fold], images) for fold in candidates if fold],
         per_image=table,
+        curves={name: rounded(values) for name, values in metrics.curves_from_histogram(tally.histogram).items()},
         bootstrap={**resample, "unit": "subject", **binning},
         warnings=[plan.note, *warnings] if plan.note else warnings,
         leaked_images=leaked,

@@ -15,8 +15,9 @@ Errors are ValueError (shapes, range) and TypeError (kind of array): mistakes of
 What pools exactly is kept in `Counts` (integers that add up) and `Tally` (everything the other metrics need).
 """
 
+import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ Fov = npt.ArrayLike | None
 
 ECE_BINS = 15
 HISTOGRAM_BINS = 4096  # a power of two: prob * HISTOGRAM_BINS is exact, so are the counts above a bin edge
+ROC_POINTS, PR_POINTS = 100, 300
 
 MASK_METRICS = ("dice", "iou", "sensitivity", "specificity", "precision", "accuracy", "mcc", "cldice")
 """Names of the metrics of a thresholded output, in the order of every table."""
@@ -308,6 +310,67 @@ def best_threshold_from_histogram(histogram: Array) -> tuple[float, float]:
     best = np.flatnonzero(curve == curve.max())
     index = int(best[len(best) // 2])
     return index / histogram.shape[1], float(curve[index])
+
+
+def curves_from_histogram(
+    histogram: Array, *, roc_points: int = ROC_POINTS, pr_points: int = PR_POINTS
+) -> dict[str, list[float]]:
+    """ROC and precision-recall curve at thresholds k / bins, thinned to at most that many points.
+
+    The points are exact where bins is a power of two. Kept are those that matter most to the area, under the lines
+    between them for ROC and under the steps of average precision for precision-recall. Steps need more points:
+    a falling curve of n points has steps that lie below it by about 1 / (2 n) at worst.
+
+    Returns
+    -------
+    fpr, tpr, roc_threshold : from (0, 0), threshold infinity, to (1, 1), threshold 0.
+    recall, precision, pr_threshold : from the highest threshold that marks a pixel to threshold 0.
+
+    Thresholds descend; `prob >= threshold` is marked. A curve is empty where it is undefined: without marked
+    truth, and ROC also without unmarked truth.
+    """
+    bins = histogram.shape[1]
+    fp, tp = np.cumsum(histogram[:, ::-1], axis=1).astype(float)
+    thresholds = np.arange(bins - 1, -1, -1) / bins
+    curves = {name: np.empty(0) for name in ("fpr", "tpr", "roc_threshold", "recall", "precision", "pr_threshold")}
+    if tp[-1] and fp[-1]:
+        fpr, tpr = (np.append(0, count / count[-1]) for count in (fp, tp))
+        kept = _thinned(fpr, tpr, roc_points, _triangles)
+        curves |= {"fpr": fpr[kept], "tpr": tpr[kept], "roc_threshold": np.append(np.inf, thresholds)[kept]}
+    if tp[-1]:
+        some = tp + fp > 0
+        recall, precision = tp[some] / tp[-1], tp[some] / (tp + fp)[some]
+        kept = _thinned(recall, precision, pr_points, _steps)
+        curves |= {"recall": recall[kept], "precision": precision[kept], "pr_threshold": thresholds[some][kept]}
+    return {name: values.tolist() for name, values in curves.items()}
+
+
+def _thinned(x: Array, y: Array, points: int, areas: Callable[[Array, Array], Array]) -> list[int]:
+    """Indices of the ends and of the points that move the area most, found one by one; where none does, fewer."""
+
+    def best(first: int, last: int) -> tuple[float, int, int, int]:
+        gains = areas(x[first : last + 1], y[first : last + 1])
+        index = int(np.argmax(gains))
+        return -float(gains[index]), first + index, first, last
+
+    kept = {0, len(x) - 1}
+    stretches = [best(0, len(x) - 1)]
+    while len(kept) < points and stretches[0][0] < 0:
+        _, index, first, last = stretches[0]
+        kept.add(index)
+        heapq.heapreplace(stretches, best(first, index))
+        heapq.heappush(stretches, best(index, last))
+    return sorted(kept)
+
+
+def _triangles(x: Array, y: Array) -> Array:
+    """Area between the line from the first point to the last and the two lines by way of each point, (n,)."""
+    return np.abs((x - x[0]) * (y[-1] - y[0]) - (y - y[0]) * (x[-1] - x[0])) / 2
+
+
+def _steps(x: Array, y: Array) -> Array:
+    """Area between the step from the first point to the height of the last and the two by way of each, (n,)."""
+    return np.abs((x - x[0]) * (y - y[-1]))
 
 
 def calibration_bins(prob: npt.ArrayLike, truth: npt.ArrayLike, fov: Fov = None, *, bins: int = ECE_BINS) -> Array:

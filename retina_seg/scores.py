@@ -6,14 +6,14 @@ Nothing is measured here (evaluate.py, metrics.py) and nothing drawn or written 
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from retina_seg import metrics
 from retina_seg.errors import UserError
-from retina_seg.metrics import MASK_METRICS, Array, Tally
+from retina_seg.metrics import LOWER_IS_BETTER, MASK_METRICS, Array, Tally
 
 METRICS = ("auc", "ap", *MASK_METRICS, "ece", "brier")
 TABLE_COLUMNS = ("metric", "pooled", "95 % interval", "image mean ± SD", "full frame", "second observer")
@@ -26,6 +26,8 @@ class Report:
     `fov` is pooled over the pixels inside the field of view, `full_frame` over all pixels; all else is inside
     the field of view. `per_image_sd` is the sample standard deviation. An undefined metric is NaN (null in
     JSON), left out of means and counted by `undefined`. `threshold` is NaN where folds differ (`per_fold`).
+    `curves` are those of `metrics.curves_from_histogram`, pooled over the images, to 5 significant digits; the
+    threshold's own point on them is in `fov`: (1 - specificity, sensitivity) and (sensitivity, precision).
     """
 
     model: str
@@ -51,6 +53,7 @@ class Report:
     second_observer: dict[str, Any] | None
     per_fold: list[dict[str, Any]]
     per_image: list[dict[str, Any]]
+    curves: dict[str, list[float]]
     bootstrap: dict[str, Any]
     warnings: list[str]
     leaked_images: list[str]
@@ -61,11 +64,50 @@ class Report:
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     def to_json(self) -> str:
-        """Strict JSON text."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        """Strict JSON text, one line for each curve, each image and each group of scores."""
+        entries = (f" {_text(name)}: {_laid_out(value, ' ')}" for name, value in self.to_dict().items())
+        return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
 AnyReport = Report | Mapping[str, Any]  # a report, or its JSON once loaded
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """What `Report.to_json` wrote, as plain values; reports from before there were `curves` have none of them.
+
+    Raises
+    ------
+    ValueError
+        The text is not JSON, or not of a report.
+    """
+    loaded = json.loads(text)
+    needed = {field.name for field in fields(Report)} - {"curves"}
+    if not isinstance(loaded, dict) or not needed <= set(loaded):
+        raise ValueError("not a report of this version")
+    groups = [loaded[name] for name in ("fov", "per_image_mean", "per_image_sd", "ci95", "full_frame")]
+    rows = loaded["per_image"]
+    if not isinstance(rows, list) or any(not isinstance(one, dict) or set(METRICS) - set(one) for one in groups + rows):
+        raise ValueError("a report without all of its scores")
+    return loaded
+
+
+def rounded(values: Sequence[float]) -> list[float]:
+    """Each value to 5 significant digits."""
+    return [float(f"{value:.5g}") for value in values]
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+
+def _laid_out(value: Any, indent: str) -> str:
+    """JSON text of plain values: what holds lists or dicts has a line for each item, all else stands on one."""
+    items = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(items, list) or not any(isinstance(item, dict | list) for item in items):
+        return _text(value)
+    names = [f"{_text(name)}: " for name in value] if isinstance(value, dict) else [""] * len(items)
+    lines = ",\n".join(f"{indent} {name}{_text(item)}" for name, item in zip(names, items, strict=True))
+    return f"{{\n{lines}\n{indent}}}" if isinstance(value, dict) else f"[\n{lines}\n{indent}]"
 
 
 def _plain(value: Any) -> Any:
@@ -115,6 +157,19 @@ def markdown_table(report: AnyReport) -> str:
     lines += [f"| {' | '.join(row)} |" for row in table_rows(scores)]
     lines += [line for warning in scores["warnings"] for line in ("", f"Note: {warning}.")]
     return "\n".join(lines) + "\n"
+
+
+def worst_first(report: AnyReport, metric: str = "dice") -> list[dict[str, Any]]:
+    """Rows of the per-image table from the worst image to the best; where the metric is undefined comes last."""
+    _check_metric(metric)
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    rows = [dict(row) for row in _loaded(report)["per_image"]]
+    return sorted(rows, key=lambda row: (row[metric] is None, sign * (row[metric] or 0)))
+
+
+def _check_metric(metric: str) -> None:
+    if metric not in METRICS:
+        raise UserError(f"unknown metric {metric!r}: expected one of {', '.join(METRICS)}")
 
 
 def _number(value: float | None) -> str:
@@ -199,8 +254,7 @@ def compare(
     a, b = _loaded(report_a), _loaded(report_b)
     rows = list(zip(a["per_image"], b["per_image"], strict=False))
     same = ("dataset", "id", "fold", "label_sha256", "fov_sha256")
-    if metric not in METRICS:
-        raise UserError(f"unknown metric {metric!r}: expected one of {', '.join(METRICS)}")
+    _check_metric(metric)
     if len(a["per_image"]) != len(b["per_image"]) or any(x[key] != y[key] for x, y in rows for key in same):
         raise UserError(
             f"{a['model']} ({a['protocol']}, {a['split']}) and {b['model']} ({b['protocol']}, {b['split']}) "

@@ -6,6 +6,7 @@ No formulas and no tables.
 from collections.abc import Callable
 from pathlib import Path
 
+from retina_seg import io, zoo
 from retina_seg.checkpoint import Card
 from retina_seg.datasets import Sample
 from retina_seg.evaluate import Candidate, PredictionLike, evaluate
@@ -70,3 +71,20 @@ def score(
             prediction.save(save_to, row.key.replace(":", "_").replace("/", "_"), what=("mask", "prob"))
 
     return evaluate(load, protocol, data_root, progress=progress, on_prediction=keep)
+
+
+def keep(report: Report, model: str | Path) -> Path | None:
+    """Write the report of a run folder into that folder; gives the file, or None where nothing is kept.
+
+    Kept is what the run itself is worth: not what a packaged model, several folds or the network used in another
+    way than its card says (`flips`) scored.
+    """
+    if str(model) in zoo.names() or "{fold}" in str(model):
+        return None
+    flips = {one["provenance"]["flips"] for one in report.provenance["models"]}
+    if flips != {zoo.card(model).inference.flips}:
+        return None
+    path = zoo.report_path(model, report.protocol)
+    io.make_folder(path.parent)
+    io.write_text(path, report.to_json())
+    return path

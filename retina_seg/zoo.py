@@ -1,18 +1,25 @@
-"""Models by name: the packaged weights and their cards, and finished run folders.
+"""Models by name: the packaged weights, their cards and reports, and finished run folders.
 
-No training; reading and writing of weights is in checkpoint.
+No training and no scoring; reading and writing of weights is in checkpoint.
 """
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from retina_seg import checkpoint, io
+from retina_seg import checkpoint, io, protocols, scores
 from retina_seg.checkpoint import Card
 from retina_seg.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent / "weights"
 SUFFIX = ".safetensors"
+REPORTS = "reports"
+# What a card repeats of each report.
+SUMMARY = (
+    *("split", "annotator", "n_images", "threshold", "threshold_source", "fov_source", "postprocessing"),
+    *("fov", "ci95", "per_image_mean", "per_image_sd", "full_frame", "at_half", "oracle", "warnings"),
+)
 
 
 def names() -> list[str]:
@@ -40,12 +47,55 @@ def load(name: str | Path) -> tuple[nn.Module, Card]:
     return checkpoint.load_model(*_files(name))
 
 
+def report_path(name: str | Path, protocol: str) -> Path:
+    """Where the report of a packaged model or of a run folder by a protocol is kept, if there is one."""
+    return _reports(name) / f"{protocol}.json"
+
+
+def reports(name: str | Path) -> dict[str, dict[str, Any]]:
+    """The kept reports of a packaged model or of a run folder: protocol -> loaded JSON, {} where there are none.
+
+    They come in the order of `protocols.PROTOCOLS` and have the names of `scores.Report`.
+
+    Raises
+    ------
+    UserError
+        If there is no such model, or a file in its folder of reports is damaged or of other weights.
+    """
+    known = list(protocols.PROTOCOLS)
+    weights = card(name).weights_sha256
+    found = {path.stem: path for path in sorted(_reports(name).glob("*.json")) if not path.name.startswith(".")}
+    ordered = sorted(found, key=lambda stem: known.index(stem) if stem in known else len(known))
+    return {protocol: _report(found[protocol], weights) for protocol in ordered}
+
+
+def _reports(name: str | Path) -> Path:
+    return FOLDER / REPORTS / name if str(name) in names() else _files(name)[1].parent / REPORTS
+
+
+def _report(path: Path, weights_sha256: str) -> dict[str, Any]:
+    """One kept report, checked against its name and the weights it must be of."""
+    try:
+        report = scores.from_json(path.read_text(encoding="utf-8"))
+        scored = {model["weights_sha256"] for model in report["provenance"]["models"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not a report of `retina-seg evaluate` ({' '.join(str(error).split())}): remove it"
+        ) from None
+    if report["protocol"] != path.stem or scored != {weights_sha256}:
+        raise UserError(
+            f"{path} is by another protocol or of other weights than its model's: evaluate again or remove it"
+        )
+    return report
+
+
 def verify() -> dict[str, str]:
-    """Load every packaged model; name -> "" where it is sound, else what is wrong with it."""
+    """Load every packaged model and its reports; name -> "" where all is sound, else what is wrong."""
     problems = {}
     for name in names():
         try:
             load(name)
+            reports(name)
             problems[name] = ""
         except UserError as error:
             problems[name] = str(error)
@@ -53,15 +103,33 @@ def verify() -> dict[str, str]:
 
 
 def package(run: Path, updates: dict[str, object], folder: Path = FOLDER) -> Card:
-    """Copy a finished run's weights and card into `folder`, with fields of the card replaced by `updates`."""
+    """Copy a finished run's weights, card and reports into `folder`.
+
+    The card's scores are those of the reports, and its fields are replaced by `updates`. Reports of an earlier
+    model of the same name are removed: they are of other weights.
+    """
     weights, card_path = _files(run)
     original = checkpoint.read_card(card_path)
-    finished = Card.model_validate({**original.model_dump(), **updates})
-    io.make_folder(folder)
+    kept = reports(run)
+    texts = {protocol: report_path(run, protocol).read_text(encoding="utf-8") for protocol in kept}
+    measured = {"scores": {protocol: _summary(report) for protocol, report in kept.items()}} if kept else {}
+    finished = Card.model_validate({**original.model_dump(), **measured, **updates})
+    target = folder / REPORTS / finished.name
+    io.make_folder(target if kept else folder)
+    for path in target.glob("*.json"):
+        path.unlink()
     with io.atomic(folder / f"{finished.name}{SUFFIX}") as temporary:
         temporary.write_bytes(weights.read_bytes())
     checkpoint.write_card(finished, folder / f"{finished.name}.json")
+    for protocol, text in texts.items():
+        io.write_text(target / f"{protocol}.json", text)
     return finished
+
+
+def _summary(report: dict[str, Any]) -> dict[str, Any]:
+    """What a card says of a report."""
+    human = report["second_observer"]
+    return {name: report[name] for name in SUMMARY} | ({"second_observer": human["fov"]} if human else {})
 
 
 def _files(name: str | Path) -> tuple[Path, Path]:

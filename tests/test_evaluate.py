@@ -191,6 +191,27 @@ def test_the_json_is_strict_and_has_what_the_issue_asks_for() -> None:
     assert len(loaded["provenance"]["data_sha256"]) == 64
 
 
+def test_the_curves_are_pooled_inside_the_field_of_view() -> None:
+    model = candidate()
+    report = score(model)
+    prob, truth, fov = pixels(report, model)
+    curves = {name: np.array(values) for name, values in report.curves.items()}
+    assert all(0 < values.size <= metrics.PR_POINTS for values in curves.values())
+    area = np.trapezoid(curves["tpr"], curves["fpr"])
+    assert area == pytest.approx(roc_auc_score(truth[fov], prob[fov]), abs=1e-4)
+    area = np.sum(np.diff(curves["recall"], prepend=0) * curves["precision"])
+    assert area == pytest.approx(average_precision_score(truth[fov], prob[fov]), abs=1e-3)
+    # The point of the model's threshold lies on both, as far as thinned ones can say.
+    sensitivity, fpr = report.fov["sensitivity"], 1 - report.fov["specificity"]
+    assert np.interp(fpr, curves["fpr"], curves["tpr"]) == pytest.approx(sensitivity, abs=5e-3)
+    assert np.interp(sensitivity, curves["recall"], curves["precision"]) == pytest.approx(
+        report.fov["precision"], abs=5e-3
+    )
+    loaded = json.loads(report.to_json())["curves"]
+    assert loaded["roc_threshold"] == [None, *report.curves["roc_threshold"][1:]]
+    assert loaded["tpr"] == report.curves["tpr"]
+
+
 def test_intervals_resample_subjects_and_repeat_with_the_seed() -> None:
     report, again, other = score(seed=1), score(seed=1), score(seed=2)
     assert report.to_json() == again.to_json()

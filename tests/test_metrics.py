@@ -389,3 +389,76 @@ def test_second_observer_of_drive(data_root: Path) -> None:
         ours.append(metrics.dice(two, one, fov))
     assert ours == pytest.approx(values)
     assert np.mean(values) == pytest.approx(0.788, abs=0.0015)
+
+
+# --- curves
+
+
+def pixels(separation: float, share: float = 0.1, n: int = 200_000) -> tuple[Array, Array]:
+    """prob float32 (n,) of two normal populations, and truth."""
+    rng = np.random.default_rng(7)
+    truth = rng.random(n) < share
+    prob = 1 / (1 + np.exp(-(rng.normal(0, 1, n) + separation * truth - separation / 2 - 1)))
+    return prob.astype(np.float32), truth
+
+
+def curves(prob: Array, truth: Array, fov: Array | None = None) -> dict[str, Array]:
+    found = metrics.curves_from_histogram(metrics.score_histogram(prob, truth, fov))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def step_area(recall: Array, precision: Array) -> float:
+    return float(np.sum(np.diff(recall, prepend=0) * precision))
+
+
+@pytest.mark.parametrize("separation", [0.0, 1.0, 2.0, 3.0, 4.0])
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
+def test_thinned_curves_have_the_area_of_the_whole_ones(separation: float, share: float) -> None:
+    prob, truth = pixels(separation, share)
+    thin = curves(prob, truth)
+    assert len(thin["fpr"]) == len(thin["tpr"]) == len(thin["roc_threshold"]) <= metrics.ROC_POINTS
+    assert len(thin["recall"]) == len(thin["precision"]) == len(thin["pr_threshold"]) <= metrics.PR_POINTS
+    assert np.trapezoid(thin["tpr"], thin["fpr"]) == pytest.approx(sk.roc_auc_score(truth, prob), abs=1e-4)
+    exact = sk.average_precision_score(truth, prob)
+    error = step_area(thin["recall"], thin["precision"]) - exact
+    assert abs(error) < (1e-3 if exact > 0.8 else 1 / (2 * metrics.PR_POINTS))
+    assert np.trapezoid(thin["precision"], thin["recall"]) == pytest.approx(exact, abs=1e-3)
+
+
+def test_points_of_the_curves_are_those_of_their_thresholds() -> None:
+    prob, truth, fov = scene()
+    thin = curves(prob, truth, fov)
+    for x, y, threshold in zip(thin["fpr"], thin["tpr"], thin["roc_threshold"], strict=True):
+        counts = metrics.confusion_counts(prob >= threshold, truth, fov)
+        assert (x, y) == pytest.approx((1 - counts.specificity, counts.sensitivity), abs=1e-12)
+    for x, y, threshold in zip(thin["recall"], thin["precision"], thin["pr_threshold"], strict=True):
+        counts = metrics.confusion_counts(prob >= threshold, truth, fov)
+        assert (x, y) == pytest.approx((counts.sensitivity, counts.precision), abs=1e-12)
+    assert (thin["fpr"][0], thin["tpr"][0], thin["roc_threshold"][0]) == (0, 0, math.inf)
+    assert (thin["fpr"][-1], thin["tpr"][-1], thin["roc_threshold"][-1]) == (1, 1, 0)
+    assert (thin["recall"][-1], thin["precision"][-1]) == (1, pytest.approx(truth[fov].mean()))
+    for name, direction in (("fpr", 1), ("tpr", 1), ("recall", 1), ("roc_threshold", -1), ("pr_threshold", -1)):
+        assert (direction * np.diff(thin[name]) >= 0).all()
+
+
+def test_curves_by_hand() -> None:
+    histogram = np.array([[4, 3, 0, 1], [0, 1, 0, 1]])  # unmarked, marked; thresholds 0, 1/4, 1/2, 3/4
+    assert metrics.curves_from_histogram(histogram) == {
+        "fpr": [0, 0.125, 0.5, 1],
+        "tpr": [0, 0.5, 1, 1],
+        "roc_threshold": [math.inf, 0.75, 0.25, 0],
+        "recall": [0.5, 1, 1],
+        "precision": [0.5, 1 / 3, 0.2],
+        "pr_threshold": [0.75, 0.25, 0],
+    }
+    few = metrics.curves_from_histogram(histogram, roc_points=3)
+    assert few["fpr"] == [0, 0.5, 1]  # the triangle over it is the larger one
+
+
+def test_undefined_curves_are_empty() -> None:
+    histogram = np.zeros((2, 8), dtype=int)
+    histogram[0, 2] = 5
+    assert not any(metrics.curves_from_histogram(histogram).values())
+    whole = metrics.curves_from_histogram(histogram[::-1])
+    assert whole["fpr"] == whole["tpr"] == whole["roc_threshold"] == []
+    assert set(whole["precision"]) == set(whole["recall"]) == {1}

@@ -11,7 +11,7 @@ import pytest
 from retina_seg import scores
 from retina_seg.errors import UserError
 from retina_seg.metrics import Counts
-from retina_seg.scores import METRICS, TABLE_COLUMNS, Report, compare, markdown_table, table_rows
+from retina_seg.scores import METRICS, TABLE_COLUMNS, Report, compare, markdown_table, table_rows, worst_first
 
 
 def table(auc: Sequence[float | None], name: str = "net", **changes: Any) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def report(**changes: Any) -> Report:
         **dict.fromkeys(("fov", "per_image_mean", "per_image_sd", "full_frame"), one),
         **dict.fromkeys(("ci95", "ci95_per_image_mean"), edges),
         "second_observer": {"fov": {"dice": 0.788}},
-        **{name: {} for name in ("undefined", "at_half", "oracle", "bootstrap", "provenance")},
+        **{name: {} for name in ("undefined", "at_half", "oracle", "bootstrap", "provenance", "curves")},
         **{name: [] for name in ("per_fold", "per_image", "warnings", "leaked_images")},
     }
     return Report(**{**fields, **changes})
@@ -86,6 +86,65 @@ def test_the_markdown_says_what_a_number_needs() -> None:
     text = markdown_table(report(second_observer=None, warnings=["LEAK: seen"]))
     for part in ("`toy`", "test", "6 images", "3 subjects", "observer 1", "released", "0.4375", "drive val", "LEAK"):
         assert part in text
+
+
+def image(name: str, **changes: float) -> dict[str, Any]:
+    return {"id": name, **dict.fromkeys(METRICS, 0.5), **changes}
+
+
+def test_the_json_has_a_line_for_each_image_and_each_curve() -> None:
+    curves = {"fpr": [0.0, 1.0], "roc_threshold": [math.inf, 0.0]}
+    text = report(per_image=[image("a"), image("b", auc=math.nan)], curves=curves).to_json()
+    assert (
+        json.loads(text)
+        == scores.from_json(text)
+        == report(per_image=[], curves={}).to_dict()
+        | {
+            "per_image": [image("a"), image("b", auc=None)],
+            "curves": {"fpr": [0, 1], "roc_threshold": [None, 0]},
+        }
+    )
+    lines = text.splitlines()
+    assert '  "roc_threshold": [null, 0.0]' in lines
+    assert sum(line.startswith('  {"id": ') for line in lines) == 2
+    assert ' "warnings": [],' in lines
+    assert len(lines) < 80
+
+
+def test_a_report_from_before_there_were_curves_is_read() -> None:
+    old = report(per_image=[image("a")]).to_dict()
+    del old["curves"]
+    loaded = scores.from_json(json.dumps(old, indent=2))
+    assert loaded == old
+    assert table_rows(loaded) == table_rows(report())
+    assert [row["id"] for row in worst_first(loaded)] == ["a"]
+
+
+def test_what_is_no_report_is_refused() -> None:
+    whole = report(per_image=[image("a")]).to_dict()
+    assert scores.from_json(json.dumps(whole))
+    texts = ["", "[]", "3", "{}", '{"model": "net"}', report().to_json()[:-20]]
+    changes: list[dict[str, Any]] = [{"fov": {"auc": 1}}, {"ci95": None}, {"per_image": {}}, {"per_image": [{}]}]
+    for text in (*texts, *(json.dumps(whole | change) for change in changes)):
+        with pytest.raises(ValueError):  # noqa: PT011
+            scores.from_json(text)
+
+
+def test_the_worst_image_comes_first_and_an_undefined_one_last() -> None:
+    images = [image("a", dice=0.7, brier=0.1), image("b", dice=math.nan, brier=0.0), image("c", dice=0.2, brier=0.3)]
+    table = report(per_image=[*images, image("d", dice=0.0, brier=math.nan)])
+    assert [row["id"] for row in worst_first(table)] == ["d", "c", "a", "b"]
+    assert [row["id"] for row in worst_first(table, "brier")] == ["c", "a", "b", "d"]
+    assert [row["id"] for row in worst_first(table, "auc")] == ["a", "b", "c", "d"]
+    assert worst_first(json.loads(table.to_json())) == worst_first(table)
+    assert [row["id"] for row in table.per_image] == ["a", "b", "c", "d"]
+    with pytest.raises(UserError, match="unknown metric 'f1'"):
+        worst_first(table, "f1")
+
+
+def test_five_digits_are_kept() -> None:
+    assert scores.rounded([0.123456789, 0.0000123456, 1.0, 0.0]) == [0.12346, 1.2346e-05, 1.0, 0.0]
+    assert math.isinf(scores.rounded([math.inf])[0])
 
 
 def test_images_of_a_subject_are_drawn_together() -> None:

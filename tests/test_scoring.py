@@ -1,11 +1,12 @@
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from retina_seg import datasets, metrics, protocols, scoring
+from retina_seg import datasets, metrics, protocols, scoring, zoo
 from retina_seg.errors import UserError
 from retina_seg.inference import Segmenter
 
@@ -68,6 +69,24 @@ def test_scoring_training_images_is_called_a_leak(tiny_run, drawn_drive):
     scores = scoring.score(str(tiny_run), "cross-drive", drawn_drive, device="cpu")
     assert len(scores.leaked_images) == 20
     assert any(warning.startswith("LEAK") for warning in scores.warnings)
+
+
+def test_the_report_of_a_run_is_kept_in_its_folder(report, tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("reports"))
+    assert zoo.reports(run) == {}
+    assert scoring.keep(report[0], run) == run / "reports" / "drive.json"
+    assert zoo.reports(run) == {"drive": report[0].to_dict()}
+    assert [path.name for path in (run / "reports").iterdir()] == ["drive.json"]
+
+
+def test_no_report_is_kept_of_what_is_not_the_run_itself(report, tiny_run, drawn_drive, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("reports"))
+    flips = zoo.card(run).inference.flips
+    other = scoring.score(run, "drive", drawn_drive, device="cpu", flips=not flips)
+    assert scoring.keep(other, run) is None
+    assert scoring.keep(report[0], "vessels-drive") is None
+    assert scoring.keep(report[0], str(run).replace("run", "{fold}")) is None
+    assert not (run / "reports").exists()
 
 
 def test_errors(tiny_run, drawn_drive, tmp_path):

@@ -1,15 +1,49 @@
+import json
+import re
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from retina_seg import checkpoint, zoo
+from retina_seg import checkpoint, scores, zoo
 from retina_seg.errors import UserError
+from retina_seg.scores import METRICS, Report
+
+
+def report(run, protocol="drive", **changes):
+    """The report of a run, as `retina-seg evaluate` keeps it: made up, but whole."""
+    one, card = dict.fromkeys(METRICS, 0.5), zoo.card(run)
+    fields = {
+        **{"model": card.name, "protocol": protocol, "split": "test", "target": "vessels", "annotator": "observer 1"},
+        **{"n_images": 1, "n_subjects": 1, "threshold": 0.5, "threshold_source": "nowhere", "fov_source": "drawn"},
+        **{"postprocessing": "none", "second_observer": {"fov": {"dice": 0.75}}, "per_image": [{"id": "01", **one}]},
+        **dict.fromkeys(("fov", "per_image_mean", "per_image_sd", "full_frame"), one),
+        **{key: {name: [0.25, 0.75] for name in METRICS} for key in ("ci95", "ci95_per_image_mean")},
+        **{name: {} for name in ("undefined", "at_half", "oracle", "bootstrap", "curves")},
+        **{name: [] for name in ("per_fold", "warnings", "leaked_images")},
+        "provenance": {"models": [{"weights_sha256": card.weights_sha256}]},
+    }
+    return Report(**{**fields, **changes})
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    """A finished run that nobody has scored."""
+    return shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("reports"))
+
+
+def keep(run, *reports):
+    for one in reports:
+        path = zoo.report_path(run, one.protocol)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(one.to_json(), encoding="utf-8")
 
 
 def test_packaged_models_are_sound_and_small():
     assert "vessels-drive" in zoo.names()
     assert zoo.verify() == dict.fromkeys(zoo.names(), "")
-    assert sum(path.stat().st_size for path in zoo.FOLDER.iterdir()) < 25e6
+    assert sum(path.stat().st_size for path in zoo.FOLDER.rglob("*") if path.is_file()) < 25e6
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -51,9 +85,102 @@ def test_an_unfinished_run_says_how_to_finish(tiny_run, tmp_path):
         zoo.load(tmp_path)
 
 
-def test_package_copies_weights_and_completes_the_card(tiny_run, tmp_path):
-    card = zoo.package(tiny_run, {"name": "mini", "description": "small", "limits": ["none known"]}, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"mini.safetensors", "mini.json"}
-    _, loaded = checkpoint.load_model(tmp_path / "mini.safetensors", tmp_path / "mini.json")
+@pytest.mark.parametrize("name", zoo.names())
+def test_packaged_reports_are_those_of_the_card(name):
+    card, reports = zoo.card(name), zoo.reports(name)
+    assert list(reports) == list(card.scores)
+    for protocol, one in reports.items():
+        assert one["model"] == name
+        assert one["protocol"] == protocol
+        assert [model["weights_sha256"] for model in one["provenance"]["models"]] == [card.weights_sha256]
+        assert set(one["provenance"]["models"][0]["trained_on"]) >= set(card.training["images"])
+        for key, value in card.scores[protocol].items():
+            found = one[key]["fov"] if key == "second_observer" else one[key]
+            if isinstance(value, dict):
+                assert set(found) == set(value), key
+                for metric in value:
+                    assert found[metric] == pytest.approx(value[metric], abs=1e-6), (key, metric)
+            else:
+                assert found == value, key
+        assert len(one["per_image"]) == one["n_images"]
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_packaged_reports_draw_what_they_score(name):
+    for one in zoo.reports(name).values():
+        curves = one["curves"]
+        area = np.trapezoid(curves["tpr"], curves["fpr"])
+        assert area == pytest.approx(one["fov"]["auc"], abs=1e-4)
+        area = np.sum(np.diff(curves["recall"], prepend=0) * curves["precision"])
+        assert area == pytest.approx(one["fov"]["ap"], abs=1e-3)
+        assert [row["dice"] for row in scores.worst_first(one)] == sorted(row["dice"] for row in one["per_image"])
+
+
+def test_packaged_reports_are_small_and_name_no_place():
+    paths = list((zoo.FOLDER / zoo.REPORTS).rglob("*.json"))
+    assert {path.parent.name for path in paths} <= set(zoo.names())
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+        assert len(text) < 120_000
+        assert not re.search(r'"(/|[A-Za-z]:\\|~)', text)
+
+
+def test_reports_of_a_run_come_in_the_order_of_the_protocols(run):
+    assert zoo.reports(run) == {}
+    keep(run, report(run, "of my own"), report(run, "cross-stare"), report(run), report(run, "chase-8-20"))
+    (run / "reports" / ".half.part.json").write_text("{", encoding="utf-8")
+    loaded = zoo.reports(run)
+    assert list(loaded) == ["drive", "chase-8-20", "cross-stare", "of my own"]
+    assert loaded["drive"] == report(run).to_dict()
+    with pytest.raises(UserError, match="no model"):
+        zoo.reports("nonesuch")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (lambda one: one.to_json()[:300], "is not a report"),
+        (lambda one: '{"model": "tiny"}', "is not a report"),
+        (lambda one: "\x00", "is not a report"),
+        (lambda one: replace(one, provenance={}).to_json(), "is not a report"),
+        (lambda one: replace(one, protocol="drive").to_json(), "another protocol"),
+        (lambda one: replace(one, provenance={"models": [{"weights_sha256": "beef"}]}).to_json(), "other weights"),
+    ],
+)
+def test_a_damaged_or_foreign_report_is_named(run, text, words):
+    keep(run, report(run))
+    path = run / "reports" / "stare-10.json"
+    path.write_text(text(report(run, "stare-10")), encoding="utf-8")
+    with pytest.raises(UserError, match=words) as caught:
+        zoo.reports(run)
+    assert str(path) in str(caught.value)
+
+
+def test_package_copies_weights_and_completes_the_card(run, tmp_path):
+    folder = tmp_path / "weights"
+    card = zoo.package(run, {"name": "mini", "description": "small", "limits": ["none known"]}, folder)
+    assert {path.name for path in folder.iterdir()} == {"mini.safetensors", "mini.json"}
+    _, loaded = checkpoint.load_model(folder / "mini.safetensors", folder / "mini.json")
     assert loaded == card
     assert loaded.description == "small"
+
+
+def test_package_copies_the_reports_and_their_scores(run, tmp_path, monkeypatch):
+    folder = tmp_path / "weights"
+    keep(run, report(run), report(run, "cross-stare", second_observer=None))
+    stale = folder / "reports" / "mini" / "stare-10.json"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("{}", encoding="utf-8")
+    card = zoo.package(run, {"name": "mini"}, folder)
+    monkeypatch.setattr(zoo, "FOLDER", folder)
+    assert zoo.reports("mini") == zoo.reports(run)
+    assert not stale.exists()
+    assert list(card.scores) == ["drive", "cross-stare"]
+    assert card.headline() == "drive: AUC 0.5000, Dice 0.5000; cross-stare: AUC 0.5000, Dice 0.5000"
+    assert card.scores["drive"]["second_observer"] == {"dice": 0.75}
+    assert "second_observer" not in card.scores["cross-stare"]
+    assert zoo.verify() == {"mini": ""}
+    assert zoo.package(run, {"name": "mini", "scores": {}}, folder).scores == {}
+    zoo.report_path("mini", "drive").write_text("{}", encoding="utf-8")
+    assert "is not a report" in zoo.verify()["mini"]
