@@ -18,13 +18,14 @@ from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from retina_seg import io, overlay, preprocess
+from retina_seg import io, overlay, preprocess, quality
 from retina_seg._version import __version__
 from retina_seg.checkpoint import Card
 from retina_seg.decode import InMemory
 from retina_seg.errors import UserError
 from retina_seg.fov import find_fov
 from retina_seg.preprocess import Geometry
+from retina_seg.quality import Doubt
 
 # Photographs up to this many pixels go through the network whole; larger ones by overlapping windows.
 WHOLE_IMAGE_PIXELS = 1280 * 1280
@@ -49,6 +50,7 @@ class Prediction:
     targets : the K names.
     thresholds : the K thresholds.
     provenance : model, weights hash, versions, sizes, seconds, warnings; plain values.
+    photograph_doubts, mask_doubts : why the result should not be trusted (`quality`).
     """
 
     prob: NDArray[np.float32]
@@ -58,18 +60,27 @@ class Prediction:
     targets: tuple[str, ...]
     thresholds: tuple[float, ...]
     provenance: Mapping[str, Any]
+    photograph_doubts: tuple[Doubt, ...] = ()
+    mask_doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Why the result should not be trusted; those of the mask follow the threshold."""
+        return self.photograph_doubts + self.mask_doubts
 
     def at(self, *thresholds: float) -> "Prediction":
         """The same prediction with other thresholds, one for each target; the network does not run again."""
         if len(thresholds) != len(self.targets):
             raise UserError(f"{len(thresholds)} thresholds for the {len(self.targets)} targets {self.targets}")
         mask = threshold(self.prob, thresholds, self.fov)
+        doubts = _mask_doubts(self.targets, self.prob, mask, self.fov)
         provenance = {
             **self.provenance,
             **_thresholded(self.targets, thresholds, mask, self.fov),
             "threshold_source": "given by the caller",
+            "warnings": [doubt.text for doubt in self.photograph_doubts + doubts],
         }
-        return replace(self, mask=mask, thresholds=thresholds, provenance=provenance)
+        return replace(self, mask=mask, thresholds=thresholds, provenance=provenance, mask_doubts=doubts)
 
     def encode(
         self,
@@ -211,6 +222,8 @@ class Segmenter:
                     f"no border of a field of view, and {share:.0%} of the picture would be vessels: "
                     "is it a fundus photograph?"
                 )
+        of_photograph = tuple(quality.of_photograph(image, fov, fov_diameter=self.settings.fov_diameter))
+        of_mask = _mask_doubts(self.card.targets, prob, mask, fov)
         provenance = {
             "source": None if isinstance(source, np.ndarray) else io.as_source(source).name,
             **self._provenance(prepared.geometry),
@@ -221,9 +234,9 @@ class Segmenter:
                 "fraction_of_image": float(fov.mean()),
             },
             "seconds": round(time.perf_counter() - started, 4),
-            "warnings": self._doubts(image, fov, prob, mask),
+            "warnings": [doubt.text for doubt in of_photograph + of_mask],
         }
-        return Prediction(prob, mask, fov, image, self.card.targets, thresholds, provenance)
+        return Prediction(prob, mask, fov, image, self.card.targets, thresholds, provenance, of_photograph, of_mask)
 
     def _provenance(self, geometry: Geometry) -> dict[str, Any]:
         """What the result of any photograph of this geometry owes to the model."""
@@ -244,33 +257,6 @@ class Segmenter:
                 **{name: version(name) for name in ("torch", "monai", "numpy")},
             },
         }
-
-    def _doubts(
-        self,
-        image: NDArray[np.uint8],
-        fov: NDArray[np.bool_],
-        prob: NDArray[np.float32],
-        mask: NDArray[np.bool_],
-    ) -> list[str]:
-        """Sentences on why the result should not be trusted; empty where nothing speaks against it."""
-        doubts = []
-        if fov.mean() < 0.2:
-            doubts.append(f"the field of view covers only {fov.mean():.0%} of the image")
-        if self.settings.fov_diameter is not None:
-            diameter = preprocess.diameter(fov)
-            if diameter < 0.6 * self.settings.fov_diameter:
-                doubts.append(
-                    f"the field of view is {diameter} px wide, the model learnt on {self.settings.fov_diameter} px: "
-                    "fine structures may be missing"
-                )
-        if image[fov].mean() < 20:
-            doubts.append("the photograph is very dark")
-        for target, m, p in zip(self.card.targets, mask, prob, strict=True):
-            if not m.any():
-                doubts.append(f"no {target} were found (largest probability {p.max():.2f})")
-            elif target == "vessels" and not 0.03 <= (share := m.sum() / fov.sum()) <= 0.3:
-                doubts.append(f"{share:.1%} of the field of view is marked as vessels, usual is 5 to 20 %")
-        return doubts
 
 
 def saved(names: str) -> tuple[str, ...]:
@@ -296,6 +282,13 @@ def choose_device(device: str) -> str:
 def threshold(prob: NDArray[np.float32], thresholds: tuple[float, ...], fov: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """`prob` (K, H, W) at or above the threshold of its channel, inside `fov` (H, W)."""
     return (prob >= np.asarray(thresholds, np.float32)[:, None, None]) & fov
+
+
+def _mask_doubts(
+    targets: tuple[str, ...], prob: NDArray[np.float32], mask: NDArray[np.bool_], fov: NDArray[np.bool_]
+) -> tuple[Doubt, ...]:
+    """Doubts about the K masks."""
+    return tuple(doubt for t, p, m in zip(targets, prob, mask, strict=True) for doubt in quality.of_mask(t, p, m, fov))
 
 
 def _thresholded(
