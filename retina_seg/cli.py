@@ -177,6 +177,8 @@ def evaluate(
 ) -> None:
     """Score a model on a published protocol, inside the field of view, with 95 % intervals.
 
+    The report of a run is kept in its folder: reports/PROTOCOL.json.
+
     Example: `retina-seg evaluate vessels-drive --protocol drive --data-root data --json drive.json`
     """
     from retina_seg import io, scoring
@@ -202,6 +204,31 @@ def evaluate(
     if json is not None:
         io.write_text(json, report.to_json())
         terminal.files([json])
+    try:
+        kept = scoring.keep(report, model)
+    except UserError as error:  # somebody else's run: the scores stand all the same
+        terminal.errors.print(f"[yellow]note[/]: {terminal.plain(error)}", soft_wrap=True, highlight=False)
+    else:
+        terminal.files([kept] if kept else [])
+
+
+@app.command("app")
+def viewer(
+    port: Annotated[int, typer.Option(help="Of http://127.0.0.1.")] = 8501,
+    data_root: Annotated[
+        Path | None,
+        typer.Option("--data-root", envvar="RETINA_SEG_DATA", help="Public sets to show in the gallery."),
+    ] = None,
+    run: Annotated[list[Path] | None, typer.Option(help="Run folder to offer as a model; may be repeated.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+) -> None:
+    """Start the viewer: drop photographs on a page of this computer, see and judge the results.
+
+    Example: `retina-seg app --data-root data --run runs/vessels-drive`
+    """
+    from retina_seg.viewer import launch
+
+    launch.start(port, data_root=data_root, runs=run or (), browser=browser)
 
 
 @data.command("list")

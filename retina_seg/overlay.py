@@ -21,13 +21,18 @@ OTHER = (204, 121, 167)
 HIT, FALSE, MISSED = (255, 255, 255), (240, 228, 66), (0, 114, 255)
 
 
+def colour(target: str) -> tuple[int, int, int]:
+    """The fixed colour of a target, RGB 0 to 255."""
+    return COLOURS.get(target, OTHER)
+
+
 def blend(
     image: NDArray[np.uint8], mask: NDArray[np.bool_], targets: Sequence[str], opacity: float = 0.65
 ) -> NDArray[np.uint8]:
     """`image` uint8 (H, W, 3) with the K layers of `mask` bool (K, H, W) in the colours of `targets`."""
     out = image.astype(np.float32)
     for layer, target in zip(mask, targets, strict=True):
-        out[layer] = (1 - opacity) * out[layer] + opacity * np.asarray(COLOURS.get(target, OTHER), np.float32)
+        out[layer] = (1 - opacity) * out[layer] + opacity * np.asarray(colour(target), np.float32)
     return np.rint(out).astype(np.uint8)
 
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -133,12 +134,25 @@ def test_train_evaluate_and_resume(run, tiny_config, drawn_drive, tmp_path):
     assert code == 0, output
     assert "dice" in output
     assert json.loads(report.read_text())["model"] == "tiny"
+    kept = folder / "reports" / "drive.json"
+    assert f"wrote {kept}" in output
+    assert kept.read_text() == report.read_text()
     code, output = run("train", tiny_config, "--out", folder, *root)
     assert code == 2
     assert "already holds a run" in output
     code, output = run("train", "--resume", folder, "--set", "seed=1", *root)
     assert code == 2
     assert "leave out --set" in output
+
+
+def test_a_run_that_takes_no_report_is_scored_all_the_same(run, tiny_run, drawn_drive, tmp_path):
+    folder = shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("reports"))
+    (folder / "reports").write_text("in the way")
+    code, output = run("evaluate", folder, "--protocol", "drive", "--data-root", drawn_drive, "--device", "cpu")
+    assert code == 0, output
+    assert "note" in output
+    assert "cannot be made a folder" in output
+    assert "wrote" not in output
 
 
 def test_models(run):

@@ -8,12 +8,12 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "retina_seg"
 LAYERS = [
     {"_version", "errors"},
-    {"manifest", "fov", "metrics", "decode", "overlay"},
+    {"manifest", "fov", "metrics", "biomarkers", "decode", "overlay"},
     {"io", "config", "cards", "datasets", "releases", "phantom", "preprocess", "augment", "patches", "photographs"}
-    | {"models", "losses", "protocols", "scores", "duplicates", "agreement"},
+    | {"models", "losses", "protocols", "scores", "duplicates", "agreement", "quality"},
     {"checkpoint", "zoo", "inference"},
     {"train", "evaluate", "audit", "download", "batch", "scoring", "report", "demonstration"},
-    {"terminal"},
+    {"terminal", "viewer"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,505 @@
+"""The viewer: pages and widgets. Start it with `retina-seg app`; what is behind them is in retina_seg.viewer."""
+
+import functools
+import logging
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import pandas
+import streamlit as st
+
+from retina_seg import __version__, datasets, io, scores, zoo
+from retina_seg.errors import UserError
+from retina_seg.inference import Prediction
+from retina_seg.viewer import batches, canvas, charts, downloads, engine, launch, numbers, opened
+from retina_seg.viewer.numbers import Number
+from retina_seg.viewer.opened import Photograph
+from retina_seg.viewer.scene import Scene
+from retina_seg.viewer.session import Session
+
+P = ParamSpec("P")
+log = logging.getLogger("retina_seg.viewer")
+
+NONE = "none"
+SET_TITLES = {"drawn": "Drawn examples"}
+PRIVACY = (
+    "Photographs stay in the memory of this computer. Nothing is sent anywhere, written to the disk or kept "
+    "after this page is closed."
+)
+ROOM = """<style>
+.stMainBlockContainer { padding: 4.3rem 1.4rem 1rem; }
+[data-testid="stSidebarHeader"] { height: 2.2rem; margin-bottom: 0; }
+[data-testid="stSidebarUserContent"] { padding-top: 0; }
+</style>"""  # Streamlit's own margins take a third of a small screen
+RESEARCH = "Research use only: not a medical device, not for diagnosis."
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the sidebar says: models in use (one or two), all models, pixel size, file names in downloads."""
+
+    models: tuple[str, ...]
+    titles: Mapping[str, str]
+    um_per_px: float | None
+    keep_names: bool
+    options: launch.Options
+
+
+def main() -> None:
+    """The page, from top to bottom; Streamlit runs it at every click."""
+    st.set_page_config(page_title="retina_seg", layout="wide", initial_sidebar_state="expanded")
+    if problem := launch.unsafe():
+        st.error(problem)
+        st.stop()
+    st.html(ROOM)
+    session: Session = st.session_state.setdefault("session", Session())
+    options = launch.options()
+    pages: dict[str, Any] = {}
+    choices: list[Choices] = []  # the sidebar is drawn once the pages are known
+
+    def page(draw: Callable[[Session, Choices, Callable[[], None]], None]) -> Callable[[], None]:
+        return lambda: guarded(draw)(session, choices[0], lambda: st.switch_page(pages["view"]))
+
+    pages["view"] = st.Page(page(view_page), title="View", url_path="view", default=True)
+    pages["batch"] = st.Page(page(batch_page), title="Batch", url_path="batch")
+    pages["results"] = st.Page(page(results_page), title="Results", url_path="results")
+    pages["about"] = st.Page(page(about_page), title="About", url_path="about")
+    current = st.navigation(list(pages.values()), position="top")
+    with st.sidebar:
+        choices.append(sidebar(session, options, lambda: st.switch_page(pages["view"])))
+    current.run()
+
+
+def guarded(draw: Callable[P, None]) -> Callable[P, None]:
+    """`draw`, with errors shown as sentences; the log never gets a message, it could hold a file's name."""
+
+    @functools.wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            draw(*args, **kwargs)
+        except UserError as error:
+            st.error(plain(str(error)))
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            log.error("unexpected %s at %s:%s", type(error).__name__, Path(where.filename).name, where.lineno)
+            st.error(
+                f"Something unexpected went wrong ({type(error).__name__}). Nothing is lost: open the photograph "
+                "again, or report the line in the terminal that the viewer was started from."
+            )
+
+    return wrapped
+
+
+def plain(text: str) -> str:
+    """Text in which Streamlit finds no Markdown."""
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]#+|~$<>:" else letter for letter in text)
+
+
+# --- sidebar
+
+
+def sidebar(session: Session, options: launch.Options, show: Callable[[], None]) -> Choices:
+    """Open photographs, choose one, choose models."""
+    uploaders(session)
+    gallery(session, options, show)
+    photograph_list(session, show)
+    titles = engine.names(options.runs)
+    model = st.selectbox("Model", list(titles), format_func=titles.__getitem__, key="model")
+    others = [name for name in titles if name != model]
+    second = NONE
+    if others:
+        labels = {NONE: "none", **titles}
+        second = st.selectbox("Compare with", [NONE, *others], format_func=labels.__getitem__, key="second model")
+    truth_uploader(session)
+    with st.expander("Settings"):
+        size = st.number_input(
+            "Size of a pixel on the retina, µm",
+            *(0.5, 100.0),
+            value=None,
+            placeholder="unknown",
+            key="um_per_px",
+            help="With it lengths are given in micrometres too. The camera's maker knows it.",
+        )
+        keep = st.checkbox(
+            "File names in downloads",
+            key="keep names",
+            help="Off: downloads are called photograph-01, photograph-02 … since file names may hold patients' names.",
+        )
+    st.caption(f"{RESEARCH} {PRIVACY}")
+    models = (model,) if second == NONE else (model, second)
+    return Choices(models, titles, size, keep, options)
+
+
+def uploaders(session: Session) -> None:
+    """Files and folders that are dropped on the page."""
+    files = st.file_uploader(
+        "Open photographs", accept_multiple_files=True, key="files", max_upload_size=launch.MAX_UPLOAD_MB
+    )
+    with st.expander("Open a whole folder"):
+        folder = st.file_uploader(
+            "Folder of photographs",
+            accept_multiple_files="directory",
+            key="folder",
+            max_upload_size=launch.MAX_UPLOAD_MB,
+        )
+        images = [file for file in folder if io.is_image_name(Path(file.name).name)]
+        if len(images) < len(folder):
+            st.caption(f"{len(folder) - len(images)} files of the folder are no images and were left out.")
+    session.keep_uploads([opened.upload(file.file_id, file.name, file.getvalue) for file in (*files, *images)])
+
+
+def gallery(session: Session, options: launch.Options, show: Callable[[], None]) -> None:
+    """Drawn examples, and images of the sets below the data root."""
+    with st.expander("Gallery"):
+        collections = ["drawn", *opened.sets(options.data_root)]
+        collection = st.selectbox("Collection", collections, format_func=lambda name: SET_TITLES.get(name, name))
+        drawn = collection == "drawn"
+        names = list(opened.DRAWN) if drawn else [row.key for row in datasets.rows(collection)]
+        name = st.selectbox("Picture", names, format_func=lambda key: key.partition(":")[2] or key)
+        if st.button("Open this picture", width="stretch"):
+            session.open(opened.drawn(name) if drawn else opened.find(name, options.data_root))
+            show()
+        if options.data_root is None:
+            st.caption("Start the viewer with `--data-root FOLDER` to see the public sets here.")
+
+
+def photograph_list(session: Session, show: Callable[[], None]) -> None:
+    """Which of the open photographs is in view."""
+    if not session.photographs:
+        return
+    ids = list(session.photographs)
+    st.session_state["photograph"] = session.current
+
+    def chosen() -> None:
+        session.current = st.session_state["photograph"]
+
+    label = f"Photograph ({ids.index(session.current) + 1} of {len(ids)})"
+    names = {key: one.name for key, one in session.photographs.items()}
+    st.selectbox(label, ids, format_func=names.__getitem__, key="photograph", on_change=chosen)
+    before, after = st.columns(2)
+    step = {"‹ Previous": (before, -1), "Next ›": (after, 1)}
+    for text, (column, by) in step.items():
+        target = ids[(ids.index(session.current) + by) % len(ids)]
+        column.button(text, width="stretch", disabled=len(ids) < 2, on_click=setattr, args=(session, "current", target))
+
+
+def truth_uploader(session: Session) -> None:
+    """A mask drawn by hand for the photograph in view."""
+    photograph = session.photographs.get(session.current)
+    if photograph is None:
+        return
+    with st.expander("Compare with a truth"):
+        file = st.file_uploader(
+            "Vessels marked by hand: two colours, the photograph's own size",
+            key=f"truth {photograph.id}",
+            max_upload_size=launch.MAX_UPLOAD_MB,
+        )
+        if file is None:
+            session.truths.pop(photograph.id, None)
+            return
+        try:
+            shape = session.load(photograph).image.shape[:2]
+            marked = opened.truth(file.name, file.getvalue(), shape)
+        except UserError as error:
+            st.error(plain(str(error)))
+            return
+        session.truths[photograph.id] = (file.file_id, {numbers.VESSELS: marked})
+
+
+# --- view
+
+
+def view_page(session: Session, choices: Choices, show: Callable[[], None]) -> None:
+    """One photograph with its result."""
+    photograph = session.photographs.get(session.current)
+    if photograph is None:
+        welcome(session)
+        return
+    if all(session.has(photograph, model) for model in choices.models):
+        scene = session.scene(photograph, choices.models, choices.titles)
+    else:
+        with st.spinner(f"Segmenting {plain(photograph.name)} on this computer", show_time=True):
+            scene = session.scene(photograph, choices.models, choices.titles)
+    result(session, photograph, choices, scene)
+
+
+def welcome(session: Session) -> None:
+    """What to do first."""
+    st.title("Vessels of the retina in your photographs")
+    st.markdown(
+        "**Drop fundus photographs on the left** (PNG, TIFF, JPEG, PPM, GIF, BMP, WebP, NIfTI; one or many). "
+        "Within seconds you see the vessels that were found, numbers about them, and a warning where the photograph "
+        "or the result should not be trusted.\n\nNo photograph at hand? These are drawn by this program:"
+    )
+    for column, name in zip(st.columns(len(opened.DRAWN)), opened.DRAWN, strict=True):
+        column.button(name, width="stretch", on_click=session.open, args=(opened.drawn(name),))
+    st.info(f"{RESEARCH} {PRIVACY}")
+
+
+@st.fragment
+@guarded
+def result(session: Session, photograph: Photograph, choices: Choices, scene: Scene) -> None:
+    """Banner, picture and numbers; a fragment, so that a moved threshold or a zoom runs nothing else."""
+    model = choices.models[0]
+    prediction, measured = session.chosen(photograph, model)
+    banner(prediction)
+    letters = dict(zip("ab", choices.models, strict=False))
+    thresholds = {
+        f"{letter}:{target}": value
+        for letter, name in letters.items()
+        for target, value in session.thresholds.get((photograph.id, name), {}).items()
+    }
+
+    def moved(values: Mapping[str, float]) -> None:
+        for layer, value in values.items():
+            letter, _, target = layer.partition(":")
+            session.thresholds.setdefault((photograph.id, letters[letter]), {})[target] = value
+
+    picture, side = st.columns([0.71, 0.29], gap="small")
+    with picture:
+        canvas.show(scene, thresholds=thresholds, um_per_px=choices.um_per_px, on_thresholds=moved)
+    with side:
+        scored = score_numbers(session, photograph, model, prediction, scene)
+        take_away(session, photograph, choices, prediction, scored)
+        number_list(prediction, measured, scored, choices.um_per_px)
+        facts(prediction)
+
+
+def banner(prediction: Prediction) -> None:
+    """Why this result should not be trusted, in one box at the top."""
+    texts = [plain(doubt.text) for doubt in prediction.doubts]
+    if not texts:
+        return
+    box = st.error if numbers.withheld(prediction) else st.warning
+    head = "Do not rely on this result" if numbers.withheld(prediction) else "Look twice"
+    box(f"**{head}.** " + " ".join(texts), icon=":material/warning:")
+
+
+def score_numbers(
+    session: Session, photograph: Photograph, model: str, prediction: Prediction, scene: Scene
+) -> list[Number]:
+    """Scores against the truth of every target that has one."""
+    found: list[Number] = []
+    for target, truth in scene.truths.items():
+        if target in prediction.targets:
+            mask = prediction.mask[prediction.targets.index(target)]
+            auc = session.auc(photograph, model, target, truth)
+            found += numbers.scores(mask, truth, prediction.fov, auc)
+    return found
+
+
+def number_list(
+    prediction: Prediction, measured: Mapping[str, float], scored: list[Number], um_per_px: float | None
+) -> None:
+    """Scores and biomarkers, one plain sentence under each."""
+    if scored:
+        st.markdown("###### Against the truth")
+        number_lines(scored)
+    if numbers.VESSELS in prediction.targets:
+        st.markdown("###### Vessels")
+        if reasons := numbers.withheld(prediction):
+            st.markdown(f"Withheld: {plain(' '.join(reasons))}")
+        number_lines(numbers.readable(measured, um_per_px))
+
+
+def number_lines(found: list[Number]) -> None:
+    """Label and value, the sentence small below."""
+    lines = (f"{one.label}: **{plain(one.value)}**  \n:small[:gray[{plain(one.sentence)}]]" for one in found)
+    st.markdown("\n\n".join(lines))
+
+
+def facts(prediction: Prediction) -> None:
+    """How the result came about."""
+    provenance = prediction.provenance
+    st.caption(
+        f"{provenance['width']} x {provenance['height']} px, field of view {provenance['field_of_view']['source']}, "
+        f"{plain(provenance['model'])} in {provenance['seconds']:.1f} s on {provenance['device']}"
+    )
+
+
+def take_away(
+    session: Session, photograph: Photograph, choices: Choices, prediction: Prediction, scored: list[Number]
+) -> None:
+    """Downloads of one result; nothing is made before it is asked for."""
+    stem = downloads.stems(list(session.photographs.values()), names=choices.keep_names)[photograph.id]
+    size, card = choices.um_per_px, zoo.card(choices.models[0])
+    report = functools.partial(downloads.pdf, prediction, stem, card, scored, size)
+
+    def everything() -> bytes:
+        return downloads.zipped({**downloads.files(prediction, stem, um_per_px=size), f"{stem}.pdf": report()})
+
+    with st.popover("Download", icon=":material/download:", width="stretch"):
+        offer("One-page report (PDF)", report, f"{stem}.pdf", "application/pdf")
+        for label, what in downloads.SINGLE.items():
+            make = functools.partial(downloads.single, prediction, stem, what, um_per_px=size)
+            offer(label, make, *downloads.name_of(prediction, stem, what))
+        offer("Everything (ZIP)", everything, f"{stem}.zip", "application/zip")
+
+
+def offer(label: str, make: Callable[[], bytes], name: str, mime: str) -> None:
+    """A download button whose file is made when it is pressed."""
+    st.download_button(label, make, name, mime, on_click="ignore", width="stretch", key=f"download {label}")
+
+
+# --- batch
+
+
+def batch_page(session: Session, choices: Choices, show: Callable[[], None]) -> None:
+    """All open photographs one after another."""
+    st.title("All open photographs")
+    photographs = list(session.photographs.values())
+    if not photographs:
+        st.info("Open photographs on the left first: many files at once, or a whole folder.")
+        return
+    model = choices.models[0]
+    waiting = [one for one in photographs if (one.id, model) not in session.batch]
+    label = f"Segment {len(waiting)} photographs with {choices.titles[model]}"
+    if st.button(label, type="primary", disabled=not waiting):
+        segment_all(session, waiting, model)
+    records = [session.batch[one.id, model] for one in photographs if (one.id, model) in session.batch]
+    if records:
+        batch_table(session, choices, batches.flagged_first(records), show)
+
+
+def segment_all(session: Session, waiting: list[Photograph], model: str) -> None:
+    """Fill the batch; what is done stays done if the page is left meanwhile."""
+    bar = st.progress(0.0)
+    for done, photograph in enumerate(waiting):
+        bar.progress(done / len(waiting), f"{done} of {len(waiting)} done, now {plain(photograph.name)}")
+        predict = functools.partial(session.predict, photograph, model)
+        session.batch[photograph.id, model] = batches.segment(photograph, model, predict)
+    bar.progress(1.0, f"{len(waiting)} of {len(waiting)} done")
+
+
+def batch_table(session: Session, choices: Choices, records: list[batches.Record], show: Callable[[], None]) -> None:
+    """Flagged first; filter, sort, open, download."""
+    counts = {status: sum(record.status == status for record in records) for status in (*batches.STATUSES,)}
+    left, right = st.columns([0.6, 0.4], vertical_alignment="bottom")
+    options = [f"all ({len(records)})", *(f"{status} ({count})" for status, count in counts.items())]
+    picked = left.segmented_control("Show", options, default=options[0], key="batch filter") or options[0]
+    word = right.text_input("Name or remark contains", key="batch search").casefold()
+    listed = [
+        record
+        for record in records
+        if picked.startswith(("all", record.status)) and word in f"{record.name} {record.remarks}".casefold()
+    ]
+    stems = downloads.stems(list(session.photographs.values()), names=choices.keep_names)
+    rows = batches.table(listed, stems, names=True)
+    frame = pandas.DataFrame(
+        [{**row, "photograph": stems[record.id]} for row, record in zip(rows, listed, strict=True)]
+    )
+    selected = table(frame, "batch table")
+    first, second = st.columns(2)
+    if selected is None:
+        first.caption("Select a row to open its photograph.")
+    elif first.button("Open the selected photograph in the viewer", width="stretch"):
+        session.current = listed[selected].id
+        show()
+    pack = functools.partial(batches.archive, records, stems, names=choices.keep_names)
+    with second:
+        offer(f"Download {len(records)} results (ZIP: masks and CSV)", pack, "results.zip", "application/zip")
+
+
+def table(frame: pandas.DataFrame, key: str) -> int | None:
+    """A table of which one row can be selected; returns its number."""
+    event = st.dataframe(
+        frame,
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        key=key,
+        width="stretch",
+        column_config=digits(frame),
+    )
+    return next(iter(event.selection.rows), None)
+
+
+def digits(frame: pandas.DataFrame) -> dict[str, Any]:
+    """Four decimals for every column of floats."""
+    floats = frame.select_dtypes("float").columns
+    return {name: st.column_config.NumberColumn(format="%.4f") for name in floats}
+
+
+# --- results
+
+
+def results_page(session: Session, choices: Choices, show: Callable[[], None]) -> None:
+    """Evaluation reports of the packaged models and the run folders."""
+    st.title("How good are the models?")
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, title in choices.titles.items():
+        try:
+            found |= {f"{title}, {protocol}": report for protocol, report in zoo.reports(name).items()}
+        except UserError as error:
+            st.warning(plain(str(error)))
+    if not found:
+        st.info("No model has a report yet: run `retina-seg evaluate MODEL --protocol drive`.")
+        return
+    picked = st.multiselect("Model and protocol", list(found), default=list(found)) or list(found)
+    reports = {name: found[name] for name in picked}
+    st.caption(
+        "Scores inside the field of view, against the first human observer, at a threshold that no scored photograph "
+        "chose. In the curves a dot is the model at that threshold and a cross the second human observer."
+    )
+    summary = pandas.DataFrame(charts.summary(reports))
+    st.dataframe(summary, hide_index=True, width="stretch", column_config=digits(summary))
+    for name, report in reports.items():
+        box = st.warning if report["leaked_images"] else st.caption
+        for warning in report["warnings"]:
+            box(f"{plain(name)}: {plain(warning)}")
+    left, right = st.columns(2)
+    left.markdown("##### ROC curve")
+    left.altair_chart(charts.roc(reports), width="stretch")
+    right.markdown("##### Precision and recall")
+    right.altair_chart(charts.precision_recall(reports), width="stretch")
+    metric = st.selectbox("Score of each photograph", scores.METRICS, index=scores.METRICS.index("dice"))
+    st.altair_chart(charts.distribution(reports, metric), width="stretch")
+    worst_cases(session, choices, reports, metric, show)
+
+
+def worst_cases(
+    session: Session, choices: Choices, reports: charts.Reports, metric: str, show: Callable[[], None]
+) -> None:
+    """The photographs of one report, worst first; a selected one opens in the viewer."""
+    name = st.selectbox("Worst photographs of", list(reports))
+    rows = scores.worst_first(reports[name], metric)
+    columns = ("dataset", "id", *dict.fromkeys((metric, "dice", "auc", "sensitivity", "specificity", "cldice")))
+    frame = pandas.DataFrame([{column: row[column] for column in columns} for row in rows])
+    selected = table(frame, "worst table")
+    if selected is None:
+        st.caption("Select a row to open its photograph in the viewer, with the truth.")
+        return
+    row = rows[selected]
+    key = f"{row['dataset']}:{row['id']}"
+    if st.button(f"Open {key} in the viewer"):
+        session.open(opened.find(key, choices.options.data_root))
+        show()
+
+
+# --- about
+
+
+def about_page(session: Session, choices: Choices, show: Callable[[], None]) -> None:
+    """What the models are, what they cannot do, what happens to photographs."""
+    st.title("About")
+    st.markdown(f"retina_seg {__version__}. **{RESEARCH}** {PRIVACY}")
+    for name, title in choices.titles.items():
+        card = zoo.card(name)
+        st.subheader(title)
+        st.markdown(
+            f"{plain(card.description or 'A run of this computer.')}  \n"
+            f"Finds: {plain(', '.join(card.targets))}. Parameters: {card.parameters:,}. "
+            f"Thresholds: {plain(', '.join(f'{t} {v:.3f}' for t, v in card.thresholds.items()))} "
+            f"({plain(card.threshold_source)})."
+        )
+        if card.scores:
+            st.markdown(f"Measured: {plain(card.headline())}.")
+        for text in (*card.limits, *(f"{data}: {terms}" for data, terms in card.terms.items())):
+            st.markdown(f"- {plain(text)}")
+
+
+if __name__ == "__main__":
+    main()

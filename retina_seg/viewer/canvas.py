@@ -1,0 +1,58 @@
+"""The picture of the viewer as a Streamlit component: canvas.js draws, this file mounts it and passes messages.
+
+All of it is inline: the page asks no other address.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from typing import Any
+
+import streamlit as st
+
+from retina_seg.viewer.scene import Scene
+
+KEY = "canvas"
+_WANTED = "canvas tiles wanted"
+
+
+def _part(suffix: str) -> str:
+    return files("retina_seg.viewer").joinpath(f"canvas.{suffix}").read_text(encoding="utf-8")
+
+
+_component = st.components.v2.component("retina_seg.canvas", html=_part("html"), css=_part("css"), js=_part("js"))
+
+
+def show(
+    scene: Scene,
+    *,
+    thresholds: Mapping[str, float],
+    um_per_px: float | None,
+    on_thresholds: Callable[[Mapping[str, float]], None],
+) -> None:
+    """Mount the picture; call it inside a fragment, so that tiles the browser asks for run nothing else.
+
+    Parameters
+    ----------
+    thresholds : layer -> threshold in use, where it is not the card's.
+    um_per_px : size of a pixel, None where unknown.
+    on_thresholds : called with layer -> threshold when the user lets a slider go.
+    """
+
+    def moved() -> None:
+        told = _told("thresholds")
+        if told.get("scene") == scene.id:
+            on_thresholds({str(layer): float(value) for layer, value in told["values"].items()})
+
+    def asked() -> None:
+        st.session_state[_WANTED] = _told("want")
+
+    wanted = st.session_state.pop(_WANTED, {})
+    tiles = [str(key) for key in wanted.get("tiles", ())] if wanted.get("id") == scene.id else []
+    data = scene.answer(tiles) if tiles else scene.opening(thresholds, um_per_px)
+    _component(key=KEY, data=data, on_thresholds_change=moved, on_want_change=asked)
+
+
+def _told(name: str) -> dict[str, Any]:
+    """What the browser said last under a name."""
+    state = st.session_state.get(KEY) or {}
+    return dict(state.get(name) or {})

@@ -1,0 +1,97 @@
+"""What a user takes away: file names without the patient's, and the files of one result, all in memory.
+
+How masks and pictures are encoded is in io, the report in report.
+"""
+
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+
+from retina_seg import io, report
+from retina_seg.checkpoint import Card
+from retina_seg.inference import Prediction
+from retina_seg.viewer import numbers
+from retina_seg.viewer.numbers import Number
+from retina_seg.viewer.opened import Photograph
+
+SINGLE = {
+    "Mask (PNG)": "mask",
+    "Picture with mask (PNG)": "overlay",
+    "Probability (TIFF)": "prob",
+    "Mask (NIfTI)": "nifti",
+    "Origin of the result (JSON)": "",
+}
+"""Label of a download -> what `Prediction.encode` calls it; "" is the JSON that is always there."""
+
+_ENDS = {
+    "mask": ("_mask.png", "image/png"),
+    "overlay": ("_overlay.png", "image/png"),
+    "prob": ("_prob.tif", "image/tiff"),
+    "nifti": ("_mask.nii.gz", "application/gzip"),
+    "": (".json", "application/json"),
+}
+
+
+def stems(photographs: Sequence[Photograph], *, names: bool) -> dict[str, str]:
+    """Photograph -> stem of its files: "photograph-01" in the order opened, or with `names` the file's own name.
+
+    Drawings and images of the public sets always keep their names.
+    """
+    wanted = []
+    for number, photograph in enumerate(photographs, start=1):
+        if photograph.source == "file" and not names:
+            wanted.append(f"photograph-{number:02d}.png")
+        elif photograph.source == "file":
+            wanted.append(photograph.name.replace("\\", "/"))  # a folder's files carry the folders above them
+        else:
+            wanted.append(re.sub(r"[^A-Za-z0-9]+", "_", photograph.name).strip("_") + ".png")
+    return dict(zip((one.id for one in photographs), io.output_stems(wanted), strict=True))
+
+
+def files(
+    prediction: Prediction,
+    stem: str,
+    *,
+    what: tuple[str, ...] = ("mask", "prob", "overlay", "nifti"),
+    um_per_px: float | None = None,
+) -> dict[str, bytes]:
+    """Name -> content, as `Prediction.encode`."""
+    size = None if um_per_px is None else um_per_px / 1000
+    return prediction.encode(stem, what=what, pixel_size_mm=size)
+
+
+def name_of(prediction: Prediction, stem: str, what: str) -> tuple[str, str]:
+    """File name and MIME type of a single download; several targets come as one ZIP."""
+    end, mime = _ENDS[what]
+    if what in ("", "overlay") or len(prediction.targets) == 1:
+        return stem + end, mime
+    return f"{stem}{end.rpartition('.')[0]}.zip", "application/zip"
+
+
+def single(prediction: Prediction, stem: str, what: str, *, um_per_px: float | None = None) -> bytes:
+    """The content of a single download, called as `name_of` says."""
+    made = files(prediction, stem, what=(what,) if what else (), um_per_px=um_per_px)
+    wanted = {name: content for name, content in made.items() if name.endswith(_ENDS[what][0])}
+    return next(iter(wanted.values())) if len(wanted) == 1 else zipped(wanted)
+
+
+def zipped(contents: Mapping[str, bytes]) -> bytes:
+    """The files as one ZIP."""
+    packed = BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as file:
+        for name, content in contents.items():
+            file.writestr(name, content)
+    return packed.getvalue()
+
+
+def pdf(prediction: Prediction, stem: str, card: Card, scored: Sequence[Number], um_per_px: float | None) -> bytes:
+    """The one-page report: picture, numbers or why they are withheld, warnings, the model's card in a line."""
+    measured = numbers.readable(numbers.measure(prediction), um_per_px)
+    return report.one_page(
+        prediction,
+        title=stem,
+        numbers=[(one.label, one.value, one.sentence) for one in (*measured, *scored)],
+        withheld=numbers.withheld(prediction),
+        model=f"{card.name}: {card.description}. {card.headline()}",
+    )

@@ -1,0 +1,39 @@
+"""Models of the viewer: loaded once per server and used by one visitor at a time.
+
+What a visitor keeps of their results is in session.
+"""
+
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+from retina_seg import zoo
+from retina_seg.inference import Prediction, Segmenter
+from retina_seg.viewer.opened import Loaded
+
+MODELS = 4
+"""Models kept in memory."""
+
+_one_at_a_time = threading.Lock()  # two at once would each take twice as long, and their memory
+
+
+def names(runs: tuple[str, ...]) -> dict[str, str]:
+    """Name or run folder of every model -> what the page calls it; the packaged ones first."""
+    return {name: name for name in zoo.names()} | {run: f"{Path(run).name} (run)" for run in runs}
+
+
+@lru_cache(maxsize=MODELS)
+def _segmenter(name: str) -> Segmenter:
+    return Segmenter.from_pretrained(name)
+
+
+def warm() -> None:
+    """Load the first model, so that the first photograph does not wait for it."""
+    with _one_at_a_time:
+        _segmenter(zoo.names()[0])
+
+
+def segment(name: str, loaded: Loaded) -> Prediction:
+    """Run a model, loaded on first use; waits while another visitor runs one. UserError as `Segmenter.predict`."""
+    with _one_at_a_time:
+        return _segmenter(name).predict(loaded.image, loaded.fov)

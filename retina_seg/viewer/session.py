@@ -1,0 +1,136 @@
+"""What one visitor has opened and what came of it: bounded in entries, shared with nobody.
+
+Lives in Streamlit's session state and ends with it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retina_seg import metrics
+from retina_seg.inference import Prediction
+from retina_seg.viewer import engine, numbers
+from retina_seg.viewer.opened import Loaded, Photograph
+from retina_seg.viewer.scene import Scene, Source
+
+RESULTS = 4
+"""Results kept with all their pixels: one of 4288 x 2848 takes about 120 MB."""
+
+
+def _remembered(store: OrderedDict[Any, Any], key: Hashable, make: Callable[[], Any]) -> Any:
+    """The entry of `key`, made where it is missing; the RESULTS entries used last stay."""
+    if key not in store:
+        store[key] = make()
+    store.move_to_end(key)
+    while len(store) > RESULTS:
+        store.popitem(last=False)
+    return store[key]
+
+
+@dataclass
+class Session:
+    """The state of one visitor.
+
+    Attributes
+    ----------
+    photographs : by id, in the order they were opened.
+    current : id of the one in view, "" for none.
+    thresholds : (photograph, model) -> target -> threshold the visitor chose.
+    truths : photograph -> target -> dropped annotation bool (H, W), and the file it came from.
+    batch : (photograph, model) -> what `batches.segment` made of it.
+    """
+
+    photographs: dict[str, Photograph] = field(default_factory=dict)
+    current: str = ""
+    thresholds: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
+    truths: dict[str, tuple[str, Mapping[str, NDArray[np.bool_]]]] = field(default_factory=dict)
+    batch: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _loaded: OrderedDict[str, Loaded] = field(default_factory=OrderedDict, repr=False)
+    _results: OrderedDict[tuple[str, str], Prediction] = field(default_factory=OrderedDict, repr=False)
+    _scenes: OrderedDict[Hashable, Scene] = field(default_factory=OrderedDict, repr=False)
+    _chosen: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, repr=False)
+    _aucs: dict[Hashable, float] = field(default_factory=dict, repr=False)
+
+    def open(self, photograph: Photograph) -> None:
+        """Add a photograph and look at it."""
+        self.photographs.setdefault(photograph.id, photograph)
+        self.current = photograph.id
+
+    def keep_uploads(self, uploads: Sequence[Photograph]) -> None:
+        """Make the dropped files of `photographs` those of `uploads`: new ones come, removed ones go."""
+        listed = {photograph.id: photograph for photograph in uploads}
+        for gone in [key for key, one in self.photographs.items() if one.source == "file" and key not in listed]:
+            self.close(gone)
+        new = [key for key in listed if key not in self.photographs]
+        self.photographs.update({key: listed[key] for key in new})
+        if new:
+            self.current = new[0]
+
+    def close(self, key: str) -> None:
+        """Forget a photograph and everything made of it."""
+        self.photographs.pop(key, None)
+        self.truths.pop(key, None)
+        self._loaded.pop(key, None)
+        for store in (self.thresholds, self.batch, self._results, self._scenes, self._chosen, self._aucs):
+            for entry in [entry for entry in store if entry[0] == key]:  # type: ignore[index]
+                del store[entry]  # type: ignore[arg-type]
+        if self.current == key:
+            self.current = next(iter(self.photographs), "")
+
+    def load(self, photograph: Photograph) -> Loaded:
+        """The photograph's pixels; UserError where it has none."""
+        return _remembered(self._loaded, photograph.id, photograph.read)
+
+    def predict(self, photograph: Photograph, model: str) -> Prediction:
+        """The model's result at its own threshold; the model runs only where it is not at hand."""
+        loaded = self.load(photograph)
+        return _remembered(self._results, (photograph.id, model), lambda: engine.segment(model, loaded))
+
+    def has(self, photograph: Photograph, model: str) -> bool:
+        """Whether `predict` would not run the model."""
+        return (photograph.id, model) in self._results
+
+    def known_truths(self, photograph: Photograph) -> dict[str, NDArray[np.bool_]]:
+        """Annotations by target: those of its set or drawing, and the one the visitor dropped."""
+        return {**self.load(photograph).truths, **self.truths.get(photograph.id, ("", {}))[1]}
+
+    def scene(self, photograph: Photograph, models: Sequence[str], titles: Mapping[str, str]) -> Scene:
+        """What the browser draws: the results of one or two models on one photograph."""
+        name = self.truths.get(photograph.id, ("", {}))[0]
+        key = (photograph.id, tuple(models), name)
+
+        def make() -> Scene:
+            sources = [
+                Source(letter, titles[model], self.predict(photograph, model))
+                for letter, model in zip("ab", models, strict=False)
+            ]
+            found = {target for source in sources for target in source.prediction.targets}
+            truths = {t: mask for t, mask in self.known_truths(photograph).items() if t in found}
+            return Scene(repr(key), photograph.id, sources, truths)
+
+        return _remembered(self._scenes, key, make)
+
+    def chosen(self, photograph: Photograph, model: str) -> tuple[Prediction, Mapping[str, float]]:
+        """The result at the thresholds the visitor chose, and its biomarkers (`numbers.measure`)."""
+        prediction = self.predict(photograph, model)
+        own = self.thresholds.get((photograph.id, model), {})
+        wanted = tuple(own.get(t, given) for t, given in zip(prediction.targets, prediction.thresholds, strict=True))
+
+        def make() -> tuple[Prediction, Mapping[str, float]]:
+            moved = prediction if wanted == prediction.thresholds else prediction.at(*wanted)
+            return moved, numbers.measure(moved)
+
+        return _remembered(self._chosen, (photograph.id, model, wanted), make)
+
+    def auc(self, photograph: Photograph, model: str, target: str, truth: NDArray[np.bool_]) -> float:
+        """AUC inside the field of view; it does not depend on a threshold and is computed once."""
+        key = (photograph.id, model, target, self.truths.get(photograph.id, ("", {}))[0])
+        if key not in self._aucs:
+            prediction = self.predict(photograph, model)
+            prob = prediction.prob[prediction.targets.index(target)]
+            self._aucs[key] = metrics.auc(prob, truth, prediction.fov)
+        return self._aucs[key]

@@ -1,0 +1,76 @@
+"""Batch, results and about in a real browser."""
+
+import csv
+import zipfile
+from io import BytesIO, StringIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from retina_seg import io, phantom
+
+
+def test_twenty_photographs_become_a_table_and_a_zip_with_the_flagged_first(visit, tmp_path, picture_folder):
+    drawn = phantom.draw(0, width=400, height=413)
+    paths = []
+    for number in range(18):
+        shifted = np.roll(drawn.image, number, axis=1)
+        paths.append(tmp_path / f"clinic_{number:02d}.png")
+        io.write_rgb(paths[-1], shifted)
+    dark = tmp_path / "night.png"
+    io.write_rgb(dark, (drawn.image * 0.08).astype(np.uint8))
+    broken = tmp_path / "torn.png"
+    broken.write_bytes(paths[0].read_bytes()[:2000])
+    visitor = visit()
+    page = visitor.page
+    visitor.drop(*paths, dark, broken)
+    page.get_by_text("(1 of 20)").wait_for()
+    visitor.result()
+    page.get_by_role("link", name="Batch").click()
+    page.get_by_role("button", name="Segment 20 photographs").click()
+    page.get_by_text("20 of 20 done").wait_for(timeout=180_000)
+    visitor.settle()
+    for label in ("all (20)", "failed (1)", "flagged (1)", "sound (18)"):
+        page.get_by_role("radio", name=label).or_(page.get_by_role("button", name=label)).first.wait_for()
+    page.screenshot(path=picture_folder / "viewer-batch.png")
+    with page.expect_download() as waited:
+        page.get_by_role("button", name="Download 20 results").click()
+    packed = zipfile.ZipFile(BytesIO(Path(waited.value.path()).read_bytes()))
+    assert sum(name.endswith("_mask.png") for name in packed.namelist()) == 19
+    rows = list(csv.DictReader(StringIO(packed.read("results.csv").decode())))
+    assert [row["status"] for row in rows] == ["failed", "flagged", *["sound"] * 18]
+    assert rows[0]["photograph"] == "photograph-20"
+    assert rows[1]["calibre_px"] == ""
+    assert all(float(row["calibre_px"]) > 1 for row in rows[2:])
+    everything = b"".join(packed.read(name) for name in packed.namelist())
+    assert not any(word in everything for word in (b"clinic", b"night", b"torn"))
+    mask = np.array(Image.open(BytesIO(packed.read("photograph-01_mask.png"))))
+    assert mask.shape == (413, 400)
+    assert 0.04 < (mask > 0).mean() < 0.3
+
+
+def test_the_results_page_shows_tables_curves_and_the_worst_cases(visit, picture_folder):
+    visitor = visit()
+    page = visitor.page
+    page.get_by_role("link", name="Results").click()
+    page.get_by_text("How good are the models?").wait_for()
+    page.locator(".vega-embed canvas, .vega-embed svg").nth(2).wait_for()
+    visitor.settle()
+    page.wait_for_timeout(1000)
+    page.screenshot(path=picture_folder / "viewer-results.png")
+    page.get_by_text("Worst photographs of").first.wait_for()
+    table = page.get_by_test_id("stDataFrame").last
+    table.scroll_into_view_if_needed()
+    box = table.bounding_box()
+    page.mouse.click(box["x"] + 20, box["y"] + 52)  # the box of the first row: the worst photograph
+    page.get_by_role("button", name="in the viewer").click()
+    page.locator(".stage").wait_for()
+    page.get_by_text("Against the truth").wait_for()
+
+
+def test_the_about_page_names_limits_and_terms(visit):
+    visitor = visit()
+    visitor.page.get_by_role("link", name="About").click()
+    visitor.page.get_by_text("Research use only: not a medical device, not for diagnosis.").first.wait_for()
+    visitor.page.get_by_text("Misses the thinnest vessels").wait_for()
