@@ -11,16 +11,19 @@ from typing import Any, ParamSpec
 import pandas
 import streamlit as st
 
-from retina_seg import __version__, datasets, io, scores, zoo
+from retina_seg import __version__, biomarkers, datasets, io, scores, zoo
 from retina_seg.errors import UserError
 from retina_seg.inference import Prediction
 from retina_seg.viewer import batches, canvas, charts, downloads, engine, launch, numbers, opened
 from retina_seg.viewer.numbers import Number
 from retina_seg.viewer.opened import Photograph
 from retina_seg.viewer.scene import Scene
-from retina_seg.viewer.session import Session
+from retina_seg.viewer.session import DroppedTruth, Session
 
 P = ParamSpec("P")
+Look = Callable[[str], None]
+"""Draws a link to the view page, with a label."""
+
 log = logging.getLogger("retina_seg.viewer")
 
 NONE = "none"
@@ -35,6 +38,18 @@ ROOM = """<style>
 [data-testid="stSidebarUserContent"] { padding-top: 0; }
 </style>"""  # Streamlit's own margins take a third of a small screen
 RESEARCH = "Research use only: not a medical device, not for diagnosis."
+
+SCORE_COLUMNS = {name: st.column_config.NumberColumn(format="%.4f") for name in scores.METRICS}
+BATCH_COLUMNS = {
+    "remarks": st.column_config.TextColumn(width="large"),
+    "density": st.column_config.NumberColumn("density", format="percent"),
+    "seconds": st.column_config.NumberColumn(format="%.1f"),
+    **{
+        name: st.column_config.NumberColumn(format=f"%.{description.digits}f")
+        for name, description in biomarkers.DESCRIPTIONS.items()
+        if name != "density"
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -57,19 +72,23 @@ def main() -> None:
     st.html(ROOM)
     session: Session = st.session_state.setdefault("session", Session())
     options = launch.options()
-    pages: dict[str, Any] = {}
     choices: list[Choices] = []  # the sidebar is drawn once the pages are known
 
-    def page(draw: Callable[[Session, Choices, Callable[[], None]], None]) -> Callable[[], None]:
-        return lambda: guarded(draw)(session, choices[0], lambda: st.switch_page(pages["view"]))
+    def page(draw: Callable[[Session, Choices, Look], None], title: str, *, first: bool = False) -> st.Page:
+        return st.Page(
+            lambda: guarded(draw)(session, choices[0], look), title=title, url_path=title.lower(), default=first
+        )
 
-    pages["view"] = st.Page(page(view_page), title="View", url_path="view", default=True)
-    pages["batch"] = st.Page(page(batch_page), title="Batch", url_path="batch")
-    pages["results"] = st.Page(page(results_page), title="Results", url_path="results")
-    pages["about"] = st.Page(page(about_page), title="About", url_path="about")
-    current = st.navigation(list(pages.values()), position="top")
+    view = page(view_page, "View", first=True)
+
+    def look(label: str) -> None:
+        # A link, not st.switch_page: that makes Streamlit forget the uploaded files and every choice.
+        st.page_link(view, label=label, icon=":material/visibility:", width="stretch")
+
+    pages = [view, page(batch_page, "Batch"), page(results_page, "Results"), page(about_page, "About")]
+    current = st.navigation(pages, position="top")
     with st.sidebar:
-        choices.append(sidebar(session, options, lambda: st.switch_page(pages["view"])))
+        choices.append(sidebar(session, options, look if current is not view else None))
     current.run()
 
 
@@ -101,11 +120,11 @@ def plain(text: str) -> str:
 # --- sidebar
 
 
-def sidebar(session: Session, options: launch.Options, show: Callable[[], None]) -> Choices:
+def sidebar(session: Session, options: launch.Options, look: Look | None) -> Choices:
     """Open photographs, choose one, choose models."""
     uploaders(session)
-    gallery(session, options, show)
-    photograph_list(session, show)
+    gallery(session, options)
+    photograph_list(session, look)
     titles = engine.names(options.runs)
     model = st.selectbox("Model", list(titles), format_func=titles.__getitem__, key="model")
     others = [name for name in titles if name != model]
@@ -151,7 +170,7 @@ def uploaders(session: Session) -> None:
     session.keep_uploads([opened.upload(file.file_id, file.name, file.getvalue) for file in (*files, *images)])
 
 
-def gallery(session: Session, options: launch.Options, show: Callable[[], None]) -> None:
+def gallery(session: Session, options: launch.Options) -> None:
     """Drawn examples, and images of the sets below the data root."""
     with st.expander("Gallery"):
         collections = ["drawn", *opened.sets(options.data_root)]
@@ -161,13 +180,12 @@ def gallery(session: Session, options: launch.Options, show: Callable[[], None])
         name = st.selectbox("Picture", names, format_func=lambda key: key.partition(":")[2] or key)
         if st.button("Open this picture", width="stretch"):
             session.open(opened.drawn(name) if drawn else opened.find(name, options.data_root))
-            show()
         if options.data_root is None:
             st.caption("Start the viewer with `--data-root FOLDER` to see the public sets here.")
 
 
-def photograph_list(session: Session, show: Callable[[], None]) -> None:
-    """Which of the open photographs is in view."""
+def photograph_list(session: Session, look: Look | None) -> None:
+    """Which of the open photographs is in view; elsewhere also the way to it."""
     if not session.photographs:
         return
     ids = list(session.photographs)
@@ -177,42 +195,60 @@ def photograph_list(session: Session, show: Callable[[], None]) -> None:
         session.current = st.session_state["photograph"]
 
     label = f"Photograph ({ids.index(session.current) + 1} of {len(ids)})"
-    names = {key: one.name for key, one in session.photographs.items()}
-    st.selectbox(label, ids, format_func=names.__getitem__, key="photograph", on_change=chosen)
+    names = downloads.distinct([one.name for one in session.photographs.values()])  # a box tells them apart by name
+    titles = dict(zip(ids, names, strict=True))
+    st.selectbox(label, ids, format_func=titles.__getitem__, key="photograph", on_change=chosen)
     before, after = st.columns(2)
     step = {"‹ Previous": (before, -1), "Next ›": (after, 1)}
     for text, (column, by) in step.items():
         target = ids[(ids.index(session.current) + by) % len(ids)]
         column.button(text, width="stretch", disabled=len(ids) < 2, on_click=setattr, args=(session, "current", target))
+    if look:
+        look("Look at it")
 
 
 def truth_uploader(session: Session) -> None:
-    """A mask drawn by hand for the photograph in view."""
+    """A mask drawn by hand for the photograph in view; it stays with it until it is removed."""
     photograph = session.photographs.get(session.current)
     if photograph is None:
         return
-    with st.expander("Compare with a truth"):
-        file = st.file_uploader(
-            "Vessels marked by hand: two colours, the photograph's own size",
-            key=f"truth {photograph.id}",
-            max_upload_size=launch.MAX_UPLOAD_MB,
-        )
+    key = f"truth {photograph.id}"
+
+    def dropped() -> None:
+        file = st.session_state[key]
+        session.truths.pop(photograph.id, None)
+        session.refused.pop(photograph.id, None)
         if file is None:
-            session.truths.pop(photograph.id, None)
             return
         try:
             shape = session.load(photograph).image.shape[:2]
             marked = opened.truth(file.name, file.getvalue(), shape)
         except UserError as error:
-            st.error(plain(str(error)))
-            return
-        session.truths[photograph.id] = (file.file_id, {numbers.VESSELS: marked})
+            session.refused[photograph.id] = str(error)
+        else:
+            session.truths[photograph.id] = DroppedTruth(file.file_id, file.name, {numbers.VESSELS: marked})
+
+    def remove() -> None:
+        session.truths.pop(photograph.id, None)
+
+    with st.expander("Compare with a truth"):
+        st.file_uploader(
+            "Vessels marked by hand: two colours, the photograph's own size",
+            key=key,
+            max_upload_size=launch.MAX_UPLOAD_MB,
+            on_change=dropped,
+        )
+        if photograph.id in session.refused:
+            st.error(plain(session.refused[photograph.id]))
+        if photograph.id in session.truths:
+            st.caption(f"In use: {plain(session.truths[photograph.id].name)}")
+            st.button("Remove the truth", on_click=remove, width="stretch")
 
 
 # --- view
 
 
-def view_page(session: Session, choices: Choices, show: Callable[[], None]) -> None:
+def view_page(session: Session, choices: Choices, look: Look) -> None:
     """One photograph with its result."""
     photograph = session.photographs.get(session.current)
     if photograph is None:
@@ -347,7 +383,7 @@ def offer(label: str, make: Callable[[], bytes], name: str, mime: str) -> None:
 # --- batch
 
 
-def batch_page(session: Session, choices: Choices, show: Callable[[], None]) -> None:
+def batch_page(session: Session, choices: Choices, look: Look) -> None:
     """All open photographs one after another."""
     st.title("All open photographs")
     photographs = list(session.photographs.values())
@@ -355,13 +391,15 @@ def batch_page(session: Session, choices: Choices, show: Callable[[], None]) -> 
         st.info("Open photographs on the left first: many files at once, or a whole folder.")
         return
     model = choices.models[0]
+    count = "1 photograph" if len(photographs) == 1 else f"{len(photographs)} photographs"
     waiting = [one for one in photographs if (one.id, model) not in session.batch]
-    label = f"Segment {len(waiting)} photographs with {choices.titles[model]}"
-    if st.button(label, type="primary", disabled=not waiting):
+    label = f"Segment {len(waiting)} of {count} with {choices.titles[model]}"
+    if st.button(label if waiting else f"Done: {count}", type="primary", disabled=not waiting):
         segment_all(session, waiting, model)
+        st.rerun()
     records = [session.batch[one.id, model] for one in photographs if (one.id, model) in session.batch]
     if records:
-        batch_table(session, choices, batches.flagged_first(records), show)
+        batch_table(session, choices, batches.flagged_first(records), look)
 
 
 def segment_all(session: Session, waiting: list[Photograph], model: str) -> None:
@@ -371,12 +409,11 @@ def segment_all(session: Session, waiting: list[Photograph], model: str) -> None
         bar.progress(done / len(waiting), f"{done} of {len(waiting)} done, now {plain(photograph.name)}")
         predict = functools.partial(session.predict, photograph, model)
         session.batch[photograph.id, model] = batches.segment(photograph, model, predict)
-    bar.progress(1.0, f"{len(waiting)} of {len(waiting)} done")
 
 
-def batch_table(session: Session, choices: Choices, records: list[batches.Record], show: Callable[[], None]) -> None:
+def batch_table(session: Session, choices: Choices, records: list[batches.Record], look: Look) -> None:
     """Flagged first; filter, sort, open, download."""
-    counts = {status: sum(record.status == status for record in records) for status in (*batches.STATUSES,)}
+    counts = {status: sum(record.status == status for record in records) for status in batches.STATUSES}
     left, right = st.columns([0.6, 0.4], vertical_alignment="bottom")
     options = [f"all ({len(records)})", *(f"{status} ({count})" for status, count in counts.items())]
     picked = left.segmented_control("Show", options, default=options[0], key="batch filter") or options[0]
@@ -387,23 +424,22 @@ def batch_table(session: Session, choices: Choices, records: list[batches.Record
         if picked.startswith(("all", record.status)) and word in f"{record.name} {record.remarks}".casefold()
     ]
     stems = downloads.stems(list(session.photographs.values()), names=choices.keep_names)
-    rows = batches.table(listed, stems, names=True)
-    frame = pandas.DataFrame(
-        [{**row, "photograph": stems[record.id]} for row, record in zip(rows, listed, strict=True)]
-    )
-    selected = table(frame, "batch table")
+    frame = pandas.DataFrame(batches.table(listed, stems, names=True)).convert_dtypes()
+    selected = table(frame, "batch table", BATCH_COLUMNS)
     first, second = st.columns(2)
     if selected is None:
         first.caption("Select a row to open its photograph.")
-    elif first.button("Open the selected photograph in the viewer", width="stretch"):
-        session.current = listed[selected].id
-        show()
+    else:
+        if newly_selected(listed[selected].id):
+            session.current = listed[selected].id
+        with first:
+            look(f"Look at {plain(listed[selected].name)}")
     pack = functools.partial(batches.archive, records, stems, names=choices.keep_names)
     with second:
         offer(f"Download {len(records)} results (ZIP: masks and CSV)", pack, "results.zip", "application/zip")
 
 
-def table(frame: pandas.DataFrame, key: str) -> int | None:
+def table(frame: pandas.DataFrame, key: str, columns: Mapping[str, Any]) -> int | None:
     """A table of which one row can be selected; returns its number."""
     event = st.dataframe(
         frame,
@@ -412,21 +448,22 @@ def table(frame: pandas.DataFrame, key: str) -> int | None:
         selection_mode="single-row",
         key=key,
         width="stretch",
-        column_config=digits(frame),
+        column_config=columns,
     )
-    return next(iter(event.selection.rows), None)
+    return next((row for row in event.selection.rows if row < len(frame)), None)
 
 
-def digits(frame: pandas.DataFrame) -> dict[str, Any]:
-    """Four decimals for every column of floats."""
-    floats = frame.select_dtypes("float").columns
-    return {name: st.column_config.NumberColumn(format="%.4f") for name in floats}
+def newly_selected(key: str) -> bool:
+    """Whether this is not the row that was selected at the last run; the sidebar may have moved on since."""
+    before = st.session_state.get("selected row")
+    st.session_state["selected row"] = key
+    return before != key
 
 
 # --- results
 
 
-def results_page(session: Session, choices: Choices, show: Callable[[], None]) -> None:
+def results_page(session: Session, choices: Choices, look: Look) -> None:
     """Evaluation reports of the packaged models and the run folders."""
     st.title("How good are the models?")
     found: dict[str, Mapping[str, Any]] = {}
@@ -445,7 +482,7 @@ def results_page(session: Session, choices: Choices, show: Callable[[], None]) -
         "chose. In the curves a dot is the model at that threshold and a cross the second human observer."
     )
     summary = pandas.DataFrame(charts.summary(reports))
-    st.dataframe(summary, hide_index=True, width="stretch", column_config=digits(summary))
+    st.dataframe(summary, hide_index=True, width="stretch", column_config=SCORE_COLUMNS)
     for name, report in reports.items():
         box = st.warning if report["leaked_images"] else st.caption
         for warning in report["warnings"]:
@@ -457,32 +494,31 @@ def results_page(session: Session, choices: Choices, show: Callable[[], None]) -
     right.altair_chart(charts.precision_recall(reports), width="stretch")
     metric = st.selectbox("Score of each photograph", scores.METRICS, index=scores.METRICS.index("dice"))
     st.altair_chart(charts.distribution(reports, metric), width="stretch")
-    worst_cases(session, choices, reports, metric, show)
+    worst_cases(session, choices, reports, metric, look)
 
 
-def worst_cases(
-    session: Session, choices: Choices, reports: charts.Reports, metric: str, show: Callable[[], None]
-) -> None:
+def worst_cases(session: Session, choices: Choices, reports: charts.Reports, metric: str, look: Look) -> None:
     """The photographs of one report, worst first; a selected one opens in the viewer."""
     name = st.selectbox("Worst photographs of", list(reports))
     rows = scores.worst_first(reports[name], metric)
     columns = ("dataset", "id", *dict.fromkeys((metric, "dice", "auc", "sensitivity", "specificity", "cldice")))
     frame = pandas.DataFrame([{column: row[column] for column in columns} for row in rows])
-    selected = table(frame, "worst table")
+    selected = table(frame, "worst table", SCORE_COLUMNS)
     if selected is None:
         st.caption("Select a row to open its photograph in the viewer, with the truth.")
         return
     row = rows[selected]
     key = f"{row['dataset']}:{row['id']}"
-    if st.button(f"Open {key} in the viewer"):
-        session.open(opened.find(key, choices.options.data_root))
-        show()
+    photograph = opened.find(key, choices.options.data_root)
+    if newly_selected(key):
+        session.open(photograph)
+    look(f"Look at {key}")
 
 
 # --- about
 
 
-def about_page(session: Session, choices: Choices, show: Callable[[], None]) -> None:
+def about_page(session: Session, choices: Choices, look: Look) -> None:
     """What the models are, what they cannot do, what happens to photographs."""
     st.title("About")
     st.markdown(f"retina_seg {__version__}. **{RESEARCH}** {PRIVACY}")

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 SAMPLES = 4
 
+# The one-page report: inches, places as parts of the page, letters a line at 8 points.
+_A4, _LEFT, _WIDE, _NARROW = (8.27, 11.69), 0.07, 118, 56
+_MOST_WARNINGS = 4
+_ALARM = "#b00020"
+
 
 def draw_run(run: Path, data_root: str | Path) -> list[Path]:
     """Draw curves.png and samples/ of a finished run; returns the paths.
@@ -77,52 +82,53 @@ def one_page(
     prediction: "Prediction",
     *,
     title: str,
-    numbers: Sequence[tuple[str, str, str]],
-    withheld: Sequence[str],
+    columns: Sequence[Sequence[tuple[str, str, str]]],
     model: str,
 ) -> bytes:
-    """A PDF page (A4) of one result: photograph, result, numbers, warnings, the model in a line.
+    """A PDF page (A4) of one result: photograph, result, warnings, numbers, the model in a line.
 
     Parameters
     ----------
     title : what the page calls the photograph.
-    numbers : label, value with unit, sentence.
-    withheld : why biomarkers are not among the numbers.
+    columns : two lists of label, value with unit, sentence; they stand side by side.
     model : what a reader must know of the model.
     """
     from matplotlib.figure import Figure
 
-    page = Figure(figsize=(8.27, 11.69), facecolor="white")  # A4, inches
-    page.text(0.07, 0.955, f"Retinal segmentation: {title}", fontsize=16, weight="bold")
-    page.text(0.07, 0.935, "RESEARCH USE ONLY: not a medical device, not for diagnosis.", fontsize=10, color="#b00020")
+    page = Figure(figsize=_A4, facecolor="white")
+    page.text(_LEFT, 0.955, f"Retinal segmentation: {title}", fontsize=16, weight="bold")
+    page.text(_LEFT, 0.935, "RESEARCH USE ONLY: not a medical device, not for diagnosis.", fontsize=10, color=_ALARM)
     pictures = (prediction.image, overlay.blend(prediction.image, prediction.mask, prediction.targets))
     names = ("photograph", "result: " + ", ".join(target.replace("_", " ") for target in prediction.targets))
     for number, (picture, name) in enumerate(zip(pictures, names, strict=True)):
-        axes = page.add_axes((0.07 + 0.44 * number, 0.58, 0.42, 0.33))
+        axes = page.add_axes((_LEFT + 0.44 * number, 0.58, 0.42, 0.33))
         axes.imshow(_for_print(picture))
         axes.set_title(name, fontsize=10)
         axes.axis("off")
-    height = 0.55
-    for text in (*withheld, *(doubt.text for doubt in prediction.doubts if not doubt.withholds)):
-        height = _paragraph(page, height, f"Warning: {text}", colour="#b00020")
-    if withheld:
-        height = _paragraph(page, height, "Biomarkers are withheld because of this.", colour="#b00020")
-    for label, value, sentence in numbers:
-        page.text(0.07, height, label, fontsize=10, weight="bold", va="top")
-        page.text(0.30, height, value, fontsize=10, va="top")
-        height = _paragraph(page, height - 0.017, sentence, size=8, colour="#444444") - 0.004
+    height = 0.56
+    texts = [doubt.text for doubt in prediction.doubts]
+    if len(texts) > _MOST_WARNINGS:
+        texts[_MOST_WARNINGS - 1 :] = [f"{len(texts) - _MOST_WARNINGS + 1} more; see the JSON beside this page."]
+    for text in texts:
+        height = _paragraph(page, (_LEFT, height), f"Warning: {text}", _WIDE, lines=2, colour=_ALARM)
+    if any(doubt.withholds for doubt in prediction.doubts):
+        height = _paragraph(page, (_LEFT, height), "Biomarkers are withheld because of this.", _WIDE, colour=_ALARM)
+    for number, column in enumerate(columns):
+        left, top = _LEFT + 0.44 * number, height - 0.01
+        for label, value, sentence in column:
+            page.text(left, top, label, fontsize=9, weight="bold", va="top")
+            page.text(left + 0.19, top, value, fontsize=9, va="top")
+            top = _paragraph(page, (left, top - 0.016), sentence, _NARROW, lines=4) - 0.004
     provenance = prediction.provenance
     thresholds = ", ".join(f"{t} {v:.3f}" for t, v in zip(prediction.targets, prediction.thresholds, strict=True))
-    facts = (
-        f"Model {model}",
+    made = (
         f"Threshold: {thresholds} ({provenance['threshold_source']}). "
         f"Photograph {provenance['width']} x {provenance['height']} px, network {provenance['working_width']} x "
         f"{provenance['working_height']} px. retina_seg {provenance['versions']['retina_seg']}, weights "
-        f"{provenance['weights_sha256'][:12]}.",
+        f"{provenance['weights_sha256'][:12]}."
     )
-    foot = 0.135
-    for fact in facts:
-        foot = _paragraph(page, foot, fact, size=8, colour="#444444") - 0.004
+    foot = _paragraph(page, (_LEFT, 0.12), f"Model {model}.", _WIDE, lines=4)
+    _paragraph(page, (_LEFT, foot), made, _WIDE, lines=2)
     written = BytesIO()
     page.savefig(written, format="pdf", metadata={"Title": title, "Creator": "retina_seg", "CreationDate": None})
     return written.getvalue()
@@ -136,8 +142,10 @@ def _for_print(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
-def _paragraph(page: "Figure", top: float, text: str, *, size: int = 9, colour: str = "black") -> float:
-    """Wrapped text at a height of the page (0 to 1); returns the height below it."""
-    lines = textwrap.wrap(text, width=round(930 / size))
-    page.text(0.07, top, "\n".join(lines), fontsize=size, color=colour, va="top", linespacing=1.25)
-    return top - 0.0019 * size * len(lines) - 0.004
+def _paragraph(
+    page: "Figure", place: tuple[float, float], text: str, width: int, *, lines: int = 2, colour: str = "#444444"
+) -> float:
+    """Small text of `width` letters a line, cut after `lines`; returns the height of the page (0 to 1) below it."""
+    wrapped = textwrap.wrap(text, width, max_lines=lines, placeholder=" …")
+    page.text(*place, "\n".join(wrapped), fontsize=8, color=colour, va="top", linespacing=1.25)
+    return place[1] - 0.0137 * len(wrapped) - 0.003

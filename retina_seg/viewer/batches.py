@@ -5,6 +5,7 @@ The batch of the command line, from and to the disk, is retina_seg.batch.
 
 import csv
 import io as text_io
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ def table(records: Sequence[Record], stems: Mapping[str, str], *, names: bool) -
         if names:
             row["file"] = record.name
         else:
-            remarks = remarks.replace(record.name, stem)
+            remarks = stem.join(re.split(rf"(?<!\w){re.escape(record.name)}(?!\w)", remarks))
         row |= {"status": record.status, "remarks": remarks, "model": record.model}
         row |= {name: record.measured.get(name) for name in columns}
         row |= {key: provenance.get(key) for key in ("width", "height", "seconds")}

@@ -78,14 +78,14 @@ def _curves(
             **place,
             color=_colour(reports, legend=True),
             order=altair.Order("threshold:Q", sort="descending"),
-            tooltip=["report", *numbers, altair.Tooltip("threshold:Q", format=".3f")],
+            tooltip=["report:N", *numbers, altair.Tooltip("threshold:Q", format=".3f")],
         )
     )
     shape = altair.Shape("rater:N", scale=altair.Scale(domain=["model", "second human"], range=["circle", "cross"]))
     marks = (
         altair.Chart(pandas.DataFrame(points, columns=["report", "rater", "x", "y"]))
         .mark_point(size=90, filled=True, opacity=1)
-        .encode(**place, color=_colour(reports, legend=True), shape=shape, tooltip=["report", "rater", *numbers])
+        .encode(**place, color=_colour(reports, legend=True), shape=shape, tooltip=["report:N", "rater:N", *numbers])
     )
     return (curve + marks).properties(height=_HEIGHT)
 
@@ -102,7 +102,9 @@ def distribution(reports: Reports, metric: str) -> altair.LayerChart:
         y=altair.Y("report:N", title=None, axis=altair.Axis(labelLimit=220)),
         color=_colour(reports, legend=False),
     )
-    dots = base.mark_circle(size=70, opacity=0.7).encode(tooltip=["photograph", altair.Tooltip(metric, format=".3f")])
+    dots = base.mark_circle(size=70, opacity=0.7).encode(
+        tooltip=["photograph:N", altair.Tooltip(f"{metric}:Q", format=".3f")]
+    )
     means = base.mark_tick(thickness=3, size=26).encode(x=f"mean({metric}):Q", tooltip=altair.value(None))
     return (dots + means).properties(height=max(110, 55 * len(reports)))
 

@@ -49,6 +49,16 @@ def stems(photographs: Sequence[Photograph], *, names: bool) -> dict[str, str]:
     return dict(zip((one.id for one in photographs), io.output_stems(wanted), strict=True))
 
 
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, numbered where the same one comes again: "eye.png", "eye.png (2)"."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found
+
+
 def files(
     prediction: Prediction,
     stem: str,
@@ -91,7 +101,6 @@ def pdf(prediction: Prediction, stem: str, card: Card, scored: Sequence[Number],
     return report.one_page(
         prediction,
         title=stem,
-        numbers=[(one.label, one.value, one.sentence) for one in (*measured, *scored)],
-        withheld=numbers.withheld(prediction),
-        model=f"{card.name}: {card.description}. {card.headline()}",
+        columns=[[(one.label, one.value, one.sentence) for one in found] for found in (measured, scored)],
+        model=". ".join(filter(None, (card.name, card.description, card.headline()))),
     )

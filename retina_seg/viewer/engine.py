@@ -5,9 +5,8 @@ What a visitor keeps of their results is in session.
 
 import threading
 from functools import lru_cache
-from pathlib import Path
 
-from retina_seg import zoo
+from retina_seg import io, zoo
 from retina_seg.inference import Prediction, Segmenter
 from retina_seg.viewer.opened import Loaded
 
@@ -19,7 +18,10 @@ _one_at_a_time = threading.Lock()  # two at once would each take twice as long, 
 
 def names(runs: tuple[str, ...]) -> dict[str, str]:
     """Name or run folder of every model -> what the page calls it; the packaged ones first."""
-    return {name: name for name in zoo.names()} | {run: f"{Path(run).name} (run)" for run in runs}
+    titles = io.output_stems([f"{run}.png" for run in runs])  # all different, with folders above where they must
+    return {name: name for name in zoo.names()} | {
+        run: f"{title} (run)" for run, title in zip(runs, titles, strict=True)
+    }
 
 
 @lru_cache(maxsize=MODELS)

@@ -55,10 +55,12 @@ class Plane:
         IndexError
             For a tile outside the plane.
         """
+        if min(level, column, row) < 0:
+            raise IndexError(f"there is no tile {level}/{column}/{row}")
         array = self._at(level)
         part = array[row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE]
-        if min(row, column) < 0 or 0 in part.shape:
-            raise IndexError(f"level {level} has no tile {column}, {row}")
+        if 0 in part.shape:
+            raise IndexError(f"there is no tile {level}/{column}/{row}")
         if self.kind == "picture":
             return "image/jpeg", _jpeg(part)
         if self.kind == "prob":

@@ -64,17 +64,16 @@ class Scene:
 
     def _make(self, name: str) -> Plane:
         image = self.first.image
-        kind, _, rest = name.partition(":")
-        if kind == "colour":
+        if name == "colour":
             return Plane(image, "picture")
-        if kind == "green":
+        if name == "green":
             return Plane(np.ascontiguousarray(image[..., 1]), "picture")
-        if kind == "contrast":
+        if name == "contrast":
             return Plane(pyramid.contrast(image), "picture")
-        if kind == "fov":
+        if name == "fov":
             return Plane(self.first.fov, "mask")
-        if kind == "truth":
-            return Plane(self.truths[rest], "mask")
+        if name.startswith("truth:"):
+            return Plane(self.truths[name.removeprefix("truth:")], "mask")
         for source in self.sources:
             for target, prob in zip(source.prediction.targets, source.prediction.prob, strict=True):
                 if name == f"prob:{source.id}:{target}":
@@ -129,7 +128,7 @@ class Scene:
             "layers": self.layers,
             "fov": "fov",
             "agreement": {"hit": overlay.HIT, "missed": overlay.MISSED, "false": overlay.FALSE},
-            "scale": cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_VIRIDIS)[:, 0, ::-1].tolist(),
+            "scale": _viridis(),
         }
 
     @cached_property
@@ -176,3 +175,9 @@ def _layer(name: str, kind: str, target: str, source: str, colour: tuple[int, in
 def histogram(prob: NDArray[np.float32], truth: NDArray[np.bool_] | None, fov: NDArray[np.bool_]) -> list[list[int]]:
     """Pixels inside `fov` by probability, unmarked and marked in the truth (all unmarked without one)."""
     return metrics.score_histogram(prob, np.zeros_like(fov) if truth is None else truth, fov).tolist()
+
+
+def _viridis() -> list[list[int]]:
+    """256 colours from dark to light, RGB 0 to 255."""
+    column = np.arange(256, dtype=np.uint8)[:, None]
+    return cv2.applyColorMap(column, cv2.COLORMAP_VIRIDIS)[:, 0, ::-1].tolist()

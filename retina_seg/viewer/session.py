@@ -31,6 +31,18 @@ def _remembered(store: OrderedDict[Any, Any], key: Hashable, make: Callable[[], 
     return store[key]
 
 
+@dataclass(frozen=True)
+class DroppedTruth:
+    """An annotation a visitor dropped: `id` is unique, `name` that of its file, `targets` name -> bool (H, W)."""
+
+    id: str
+    name: str
+    targets: Mapping[str, NDArray[np.bool_]]
+
+
+_NO_TRUTH = DroppedTruth("", "", {})
+
+
 @dataclass
 class Session:
     """The state of one visitor.
@@ -40,14 +52,16 @@ class Session:
     photographs : by id, in the order they were opened.
     current : id of the one in view, "" for none.
     thresholds : (photograph, model) -> target -> threshold the visitor chose.
-    truths : photograph -> target -> dropped annotation bool (H, W), and the file it came from.
+    truths : photograph -> the annotation dropped for it.
+    refused : photograph -> why the annotation dropped last was not taken.
     batch : (photograph, model) -> what `batches.segment` made of it.
     """
 
     photographs: dict[str, Photograph] = field(default_factory=dict)
     current: str = ""
     thresholds: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
-    truths: dict[str, tuple[str, Mapping[str, NDArray[np.bool_]]]] = field(default_factory=dict)
+    truths: dict[str, DroppedTruth] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     batch: dict[tuple[str, str], Any] = field(default_factory=dict)
     _loaded: OrderedDict[str, Loaded] = field(default_factory=OrderedDict, repr=False)
     _results: OrderedDict[tuple[str, str], Prediction] = field(default_factory=OrderedDict, repr=False)
@@ -74,6 +88,7 @@ class Session:
         """Forget a photograph and everything made of it."""
         self.photographs.pop(key, None)
         self.truths.pop(key, None)
+        self.refused.pop(key, None)
         self._loaded.pop(key, None)
         for store in (self.thresholds, self.batch, self._results, self._scenes, self._chosen, self._aucs):
             for entry in [entry for entry in store if entry[0] == key]:  # type: ignore[index]
@@ -96,12 +111,12 @@ class Session:
 
     def known_truths(self, photograph: Photograph) -> dict[str, NDArray[np.bool_]]:
         """Annotations by target: those of its set or drawing, and the one the visitor dropped."""
-        return {**self.load(photograph).truths, **self.truths.get(photograph.id, ("", {}))[1]}
+        dropped = self.truths.get(photograph.id, _NO_TRUTH)
+        return {**self.load(photograph).truths, **dropped.targets}
 
     def scene(self, photograph: Photograph, models: Sequence[str], titles: Mapping[str, str]) -> Scene:
         """What the browser draws: the results of one or two models on one photograph."""
-        name = self.truths.get(photograph.id, ("", {}))[0]
-        key = (photograph.id, tuple(models), name)
+        key = (photograph.id, tuple(models), self.truths.get(photograph.id, _NO_TRUTH).id)
 
         def make() -> Scene:
             sources = [
@@ -128,7 +143,7 @@ class Session:
 
     def auc(self, photograph: Photograph, model: str, target: str, truth: NDArray[np.bool_]) -> float:
         """AUC inside the field of view; it does not depend on a threshold and is computed once."""
-        key = (photograph.id, model, target, self.truths.get(photograph.id, ("", {}))[0])
+        key = (photograph.id, model, target, self.truths.get(photograph.id, _NO_TRUTH).id)
         if key not in self._aucs:
             prediction = self.predict(photograph, model)
             prob = prediction.prob[prediction.targets.index(target)]

@@ -371,6 +371,7 @@ def test_two_models_stand_side_by_side_on_a_photograph_of_the_gallery(visit, pic
     visitor = visit()
     page = visitor.page
     page.get_by_text("Gallery").click()
+    page.wait_for_timeout(1000)  # it unfolds
     select(page, "Collection", "drive")
     select(page, "Picture", "21")
     page.get_by_role("button", name="Open this picture").click()

@@ -1,0 +1,85 @@
+import threading
+
+import numpy as np
+import pytest
+
+from retina_seg import Segmenter, zoo
+from retina_seg.errors import UserError
+from retina_seg.viewer import engine
+from retina_seg.viewer.opened import Loaded
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Names of the models that are loaded, with no model at hand before and after."""
+    engine._segmenter.cache_clear()
+    loaded = []
+    load = Segmenter.from_pretrained
+
+    def counted(name):
+        loaded.append(name)
+        return load(name, "cpu")
+
+    monkeypatch.setattr(Segmenter, "from_pretrained", counted)
+    yield loaded
+    engine._segmenter.cache_clear()
+
+
+def test_models_have_names(tmp_path):
+    assert engine.names(()) == {name: name for name in zoo.names()}
+    runs = (str(tmp_path / "a"), str(tmp_path / "b"))
+    assert engine.names(runs) == {name: name for name in zoo.names()} | {runs[0]: "a (run)", runs[1]: "b (run)"}
+
+
+def test_runs_of_one_folder_name_can_be_told_apart(tmp_path):
+    runs = (str(tmp_path / "monday" / "vessels"), str(tmp_path / "tuesday" / "vessels"))
+    titles = engine.names(runs)
+    assert titles[runs[0]] != titles[runs[1]]
+
+
+def test_results_are_those_of_the_library(drawing, tiny_run, loads):
+    expected = Segmenter.from_pretrained(str(tiny_run)).predict(drawing.image, drawing.fov)
+    loads.clear()
+    for _ in range(2):
+        given = engine.segment(str(tiny_run), Loaded(drawing.image, drawing.fov, {}))
+        np.testing.assert_array_equal(given.prob, expected.prob)
+        np.testing.assert_array_equal(given.mask, expected.mask)
+        np.testing.assert_array_equal(given.fov, drawing.fov)
+    assert given.provenance["field_of_view"]["source"] == "given"
+    assert (
+        engine.segment(str(tiny_run), Loaded(drawing.image, None, {})).provenance["field_of_view"]["source"] == "found"
+    )
+    assert loads == [str(tiny_run)]
+
+
+def test_an_error_leaves_the_engine_free_for_the_next(drawing, tiny_run, loads):
+    with pytest.raises(UserError):
+        engine.segment("no such model", Loaded(drawing.image, None, {}))
+    with pytest.raises(UserError):
+        engine.segment(str(tiny_run), Loaded(np.zeros((80, 80, 3), np.uint8), None, {}))
+    assert engine.segment(str(tiny_run), Loaded(drawing.image, drawing.fov, {})).targets == ("vessels",)
+
+
+def test_one_visitor_at_a_time(drawing, monkeypatch):
+    inside, most = [], []
+
+    class Slow:
+        def predict(self, image, fov):
+            inside.append(1)
+            most.append(len(inside))
+            threading.Event().wait(0.02)
+            inside.pop()
+
+    monkeypatch.setattr(engine, "_segmenter", lambda name: Slow())
+    loaded = Loaded(drawing.image, None, {})
+    visitors = [threading.Thread(target=engine.segment, args=("m", loaded)) for _ in range(4)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join()
+    assert most == [1] * 4
+
+
+def test_the_first_model_is_warmed(loads):
+    engine.warm()
+    assert loads == zoo.names()[:1]

@@ -1,0 +1,158 @@
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from streamlit import config
+from streamlit.web import bootstrap
+
+from retina_seg.errors import UserError
+from retina_seg.viewer import launch
+
+
+@pytest.fixture
+def private():
+    """The settings of a server that `start` started, taken back afterwards."""
+    before = {name: config.get_option(name) for name in launch.PRIVATE}
+    for name, value in launch.PRIVATE.items():
+        config.set_option(name, value)
+    yield
+    for name, value in before.items():
+        config.set_option(name, value)
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Whatever a test leaves in the environment and in Starlette is taken back."""
+    from starlette.formparsers import MultiPartParser
+
+    for name in (launch.DATA_ROOT, launch.RUNS):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(launch, "_warm", lambda: None)
+    monkeypatch.setattr(MultiPartParser, "spool_max_size", MultiPartParser.spool_max_size)
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """What Streamlit was asked to serve, in place of the server."""
+    asked = []
+    monkeypatch.setattr(bootstrap, "load_config_options", lambda flag_options: asked.append(flag_options))
+    monkeypatch.setattr(bootstrap, "run", lambda path, hello, arguments, options: asked.append(path))
+    monkeypatch.setattr(config, "_main_script_path", None)
+    return asked
+
+
+def test_options_come_from_the_environment(monkeypatch):
+    monkeypatch.delenv(launch.DATA_ROOT, raising=False)
+    monkeypatch.delenv(launch.RUNS, raising=False)
+    assert launch.options() == launch.Options(None, ())
+    monkeypatch.setenv(launch.DATA_ROOT, "/data")
+    monkeypatch.setenv(launch.RUNS, os.pathsep.join(["/runs/a", "/runs/b"]))
+    assert launch.options() == launch.Options(Path("/data"), ("/runs/a", "/runs/b"))
+    monkeypatch.setenv(launch.DATA_ROOT, "")
+    monkeypatch.setenv(launch.RUNS, "")
+    assert launch.options() == launch.Options(None, ())
+
+
+def test_the_script_is_found():
+    assert launch.script().name == "app.py"
+    assert "retina-seg app" in launch.script().read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("environment")
+def test_start_serves_this_computer_only_with_what_it_was_given(served, port, tiny_run, drawn_drive):
+    with pytest.raises(SystemExit) as end:
+        launch.start(port, data_root=drawn_drive, runs=[tiny_run], browser=False)
+    assert not end.value.code
+    options, path = served
+    assert Path(path) == launch.script()
+    given = {name.replace("_", "."): value for name, value in options.items() if value not in (None, ())}
+    expected = {**launch.PRIVATE, **launch.COMFORT, "server.port": port, "server.headless": True}
+    assert {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()} == expected
+    assert launch.options() == launch.Options(drawn_drive, (str(tiny_run),))
+
+
+@pytest.mark.usefixtures("environment")
+def test_start_needs_a_free_port(served):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(UserError, match="--port"):
+            launch.start(other.getsockname()[1])
+    assert served == []
+
+
+@pytest.mark.usefixtures("environment")
+def test_start_needs_finished_runs_and_a_data_root_that_is_there(served, port, tmp_path):
+    with pytest.raises(UserError, match="no model or finished run"):
+        launch.start(port, runs=[tmp_path])
+    with pytest.raises(UserError, match="not a folder"):
+        launch.start(port, data_root=tmp_path / "none")
+    assert served == []
+    assert launch.options() == launch.Options(None, ())
+
+
+def received(size: int):
+    """A file of so many bytes as Starlette receives it."""
+    from starlette.datastructures import Headers
+    from starlette.formparsers import MultiPartParser
+
+    head = b'--b\r\nContent-Disposition: form-data; name="f"; filename="eye.png"\r\n\r\n'
+    body = head + bytes(size) + b"\r\n--b--\r\n"
+
+    async def stream():
+        for start in range(0, len(body), 65536):
+            yield body[start : start + 65536]
+
+    async def parse():
+        headers = Headers({"content-type": "multipart/form-data; boundary=b"})
+        return await MultiPartParser(headers, stream()).parse()
+
+    return asyncio.run(parse())["f"]
+
+
+@pytest.mark.usefixtures("environment")
+def test_uploads_are_kept_in_memory():
+    size = 5_000_000
+    upload = received(size)
+    assert upload.file._rolled  # on the disk: why it has to be told
+    upload.file.close()
+    launch.keep_uploads_in_memory()
+    upload = received(size)
+    assert not upload.file._rolled
+    assert len(upload.file.read()) == size
+    upload.file.close()
+
+
+@pytest.mark.usefixtures("private")
+def test_a_page_that_start_started_is_safe():
+    assert launch.unsafe() == ""
+
+
+@pytest.mark.usefixtures("private")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("server.address", "0.0.0.0"),
+        ("server.address", None),
+        ("server.allowedHosts", []),
+        ("server.allowedHosts", ["127.0.0.1", "localhost", "elsewhere.org"]),
+        ("server.enableAgentApi", True),
+        ("browser.gatherUsageStats", True),
+        ("client.showErrorDetails", "full"),
+    ],
+)
+def test_what_makes_a_page_unsafe_is_named(name, value):
+    config.set_option(name, value)
+    problem = launch.unsafe()
+    assert name in problem
+    assert "retina-seg app" in problem
+    assert not any(other in problem for other in launch.PRIVATE if other != name)
