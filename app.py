@@ -280,7 +280,7 @@ def welcome(session: Session) -> None:
 def result(session: Session, photograph: Photograph, choices: Choices, scene: Scene) -> None:
     """Banner, picture and numbers; a fragment, so that a moved threshold or a zoom runs nothing else."""
     model = choices.models[0]
-    prediction, measured = session.chosen(photograph, model)
+    prediction = session.chosen(photograph, model)
     banner(prediction)
     letters = dict(zip("ab", choices.models, strict=False))
     thresholds = {
@@ -299,6 +299,7 @@ def result(session: Session, photograph: Photograph, choices: Choices, scene: Sc
         canvas.show(scene, thresholds=thresholds, um_per_px=choices.um_per_px, on_thresholds=moved)
     with side:
         scored = score_numbers(session, photograph, model, prediction, scene)
+        measured = session.measured(photograph, model)
         take_away(session, photograph, choices, prediction, scored)
         number_list(prediction, measured, scored, choices.um_per_px)
         facts(prediction)

@@ -1,6 +1,6 @@
 """Measurements of a vessel mask that a clinician or researcher reads: density, calibre, tortuosity, fractal dimension.
 
-Not here: metrics against a truth (metrics.py), networks, files, drawings.
+Not here: the centre lines they are read along (centrelines.py), metrics against a truth (metrics.py), drawings.
 
 Conventions of every function
 -----------------------------
@@ -12,29 +12,23 @@ Undefined is NaN, never 0. Density and length of an empty mask are 0.0, for ther
     in an empty field of view everything is NaN.
 Errors are ValueError (shapes) and TypeError (kind of array): mistakes of a program, not of its user.
 
-How: cut to the field of view -> thin -> trace the centre lines from junction to junction -> drop spurs -> smooth ->
-read calibre, length and bending along the smoothed lines. Where vessels meet or leave the field of view neither
-calibre nor course is that of one vessel; these stretches count for `length_px` and the fractal dimension only.
+How: cut to the field of view -> find the centre lines -> read calibre, length and bending along them. Where vessels
+meet or leave the field of view neither calibre nor course is that of one vessel; these stretches count for `length_px`
+and the fractal dimension only.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from scipy.ndimage import map_coordinates
-from scipy.sparse import csgraph
 
+from retina_seg.centrelines import Lines, arc_lengths, centre_lines, path_ends
 from retina_seg.fov import crop_box
 
 Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
-Indices = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Places = npt.NDArray[np.complex128]  # x + iy, pixel centres at whole numbers
 Fov = npt.ArrayLike | None
 
 LEAST_LENGTH_PX = 10.0
@@ -43,13 +37,9 @@ LEAST_CALIBRES = 2.0
 BOXES = 2.0 ** -np.arange(3, 6.01, 0.5)
 """Box sides of the fractal dimension, as parts of the longer side of the field of view: 1/8 to 1/64."""
 
-_BORDER = 2  # px of background around the cut mask: neighbours of neighbours exist
 _LEAST_BOX_PX = 2.0
 _LEAST_BOXES = 5  # sizes, or a slope is not to be trusted
 _OFFSETS = (np.arange(4) + 0.5) / 4  # of the grid of boxes, in boxes
-_SMOOTH_PX, _SMOOTH_CALIBRE = 2.0, 0.25  # SD of the smoothing along a centre line: px + part of the calibre
-_SPUR_CIRCLE, _SPUR_PX = 1.2, 2.0  # a branch that gets no further than part of the inscribed circle + px is a spur
-_RING = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))  # neighbours x1 to x8: E, NE, N, ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +59,7 @@ class Biomarkers:
 def measure(mask: npt.ArrayLike, fov: Fov = None) -> Biomarkers:
     """All biomarkers of one mask (H, W), thinned once. Errors: see the head of this file."""
     marked, inside = _inside(mask, fov)
-    lines = _centre_lines(marked, inside)
+    lines = centre_lines(marked, inside)
     return Biomarkers(
         density=_density(marked, inside),
         calibre_px=_calibre(lines),
@@ -95,7 +85,7 @@ def calibre_px(mask: npt.ArrayLike, fov: Fov = None) -> float:
     found, which makes it look thinner; and from both sides, as the centre line of a vessel an even number of pixels
     wide lies half a pixel off. Straight vessels 1 to 40 px wide are measured to 0.1 px on average over their angle.
     """
-    return _calibre(_centre_lines(*_inside(mask, fov)))
+    return _calibre(centre_lines(*_inside(mask, fov)))
 
 
 def tortuosity(mask: npt.ArrayLike, fov: Fov = None) -> float:
@@ -107,7 +97,7 @@ def tortuosity(mask: npt.ArrayLike, fov: Fov = None) -> float:
     chord and do not count. The arc is that of the smoothed line; from pixel to pixel it would be up to 8 % too long.
     Straight vessels are measured as 1.00, arcs of a radius of 15 px or more to 1.5 % up to a calibre of 5 px.
     """
-    return _tortuosity(_centre_lines(*_inside(mask, fov)))
+    return _tortuosity(centre_lines(*_inside(mask, fov)))
 
 
 def fractal_dimension(mask: npt.ArrayLike, fov: Fov = None) -> float:
@@ -121,7 +111,7 @@ def fractal_dimension(mask: npt.ArrayLike, fov: Fov = None) -> float:
     no dimension. Other methods and other boxes give other values (1.7 in many papers): compare only what was
     measured alike.
     """
-    return _fractal_dimension(_centre_lines(*_inside(mask, fov)))
+    return _fractal_dimension(centre_lines(*_inside(mask, fov)))
 
 
 @dataclass(frozen=True)
@@ -186,19 +176,6 @@ def calibre_um(calibre_px: float, um_per_px: float) -> float:
     return calibre_px * um_per_px
 
 
-class _Lines(NamedTuple):
-    """Centre lines, point after point and path after path; a path runs from junction or end to the next one."""
-
-    place: Places  # (n,), smoothed
-    path: Indices  # (n,), number of the path, ascending
-    calibre: Floats  # (n,), px
-    single: Bools  # (n,), away from junctions and rim: the course is that of one vessel
-    clear: Bools  # (n,), away from ends too: so is the calibre
-    length_px: float
-    pixels: Array  # int (m, 2), y and x of the skeleton in the cut-out
-    shape: tuple[int, int]  # of the cut-out
-
-
 def _binary(values: npt.ArrayLike, name: str) -> Bools:
     array = np.asarray(values)
     if array.dtype.kind not in "biu":
@@ -209,16 +186,15 @@ def _binary(values: npt.ArrayLike, name: str) -> Bools:
 
 
 def _inside(mask: npt.ArrayLike, fov: Fov) -> tuple[Bools, Bools]:
-    """Mask inside the field of view, and the field of view, cut to its box and framed by background."""
+    """Mask inside the field of view, and the field of view, both cut to its box."""
     marked = _binary(mask, "mask")
     inside = np.ones_like(marked) if fov is None else _binary(fov, "fov")
     if inside.shape != marked.shape:
         raise ValueError(f"shapes differ: field of view {inside.shape}, mask {marked.shape}")
     if not inside.any():
-        return (np.zeros((2 * _BORDER, 2 * _BORDER), np.bool_),) * 2
+        return (np.zeros((0, 0), np.bool_),) * 2
     y0, x0, y1, x1 = crop_box(inside)
-    # Row by row in memory, whatever view was given: flat indices are used below.
-    inside, marked = (np.ascontiguousarray(np.pad(cut[y0:y1, x0:x1], _BORDER)) for cut in (inside, marked))
+    inside, marked = (cut[y0:y1, x0:x1] for cut in (inside, marked))
     return inside & marked, inside
 
 
@@ -227,7 +203,7 @@ def _density(marked: Bools, inside: Bools) -> float:
     return float(np.count_nonzero(marked) / pixels) if pixels else math.nan
 
 
-def _calibre(lines: _Lines) -> float:
+def _calibre(lines: Lines) -> float:
     if not lines.clear.any():
         return math.nan
     length, clear = np.bincount(lines.path), np.bincount(lines.path, lines.clear)
@@ -236,8 +212,8 @@ def _calibre(lines: _Lines) -> float:
     return float(np.average(mean, weights=length * (clear > 0)))
 
 
-def _tortuosity(lines: _Lines) -> float:
-    first, last = _ends(lines.path)
+def _tortuosity(lines: Lines) -> float:
+    first, last = path_ends(lines.path)
     closed = np.abs(lines.place[last] - lines.place[first]) < 0.5
     kept = np.flatnonzero(lines.single & ~closed)
     if not kept.size:
@@ -246,15 +222,15 @@ def _tortuosity(lines: _Lines) -> float:
     apart = (np.diff(kept) > 1) | (np.diff(lines.path[kept]) > 0)
     stretch = np.concatenate([[0], np.cumsum(apart, dtype=np.int64)])
     place = lines.place[kept]
-    begin, end = (np.unique(ends) for ends in _ends(stretch))
-    arc, chord = _arcs(place, stretch), np.abs(place[end] - place[begin])
+    begin, end = (np.unique(ends) for ends in path_ends(stretch))
+    arc, chord = arc_lengths(place, stretch), np.abs(place[end] - place[begin])
     calibre = np.bincount(stretch, lines.calibre[kept]) / np.bincount(stretch)
     told = arc >= np.maximum(LEAST_LENGTH_PX, LEAST_CALIBRES * calibre)
     arcs, chords = float(arc[told].sum()), float(chord[told].sum())
     return arcs / chords if chords else math.nan
 
 
-def _fractal_dimension(lines: _Lines) -> float:
+def _fractal_dimension(lines: Lines) -> float:
     longer = max(lines.shape)
     sides = BOXES * longer
     sides = sides[sides >= _LEAST_BOX_PX]
@@ -278,214 +254,3 @@ def _boxes(pixels: Array, side: float, shape: tuple[int, int]) -> int:
             hit[y * wide + x] = True
             fewest = min(fewest, int(np.count_nonzero(hit)))
     return fewest
-
-
-def _centre_lines(marked: Bools, inside: Bools) -> _Lines:
-    """Centre lines of a framed mask, with what is measured along them."""
-    width = marked.shape[1]
-    pixels = np.flatnonzero(_thin(marked))
-    distance = _distance(marked)
-    pixels = pixels[~_spurs(pixels, width, distance)]
-    point, path = _trace(pixels, width)
-    shape = (marked.shape[0] - 2 * _BORDER, width - 2 * _BORDER)
-    skeleton = np.stack(np.divmod(pixels, width), 1) - _BORDER
-    if not point.size:
-        length = 0.0 if inside.any() else math.nan
-        nowhere = np.zeros(0, np.bool_)
-        return _Lines(np.zeros(0, np.complex128), point, np.zeros(0), nowhere, nowhere, length, skeleton, shape)
-    at = pixels[point]
-    y, x = np.divmod(at, width)
-    radius = distance.ravel()[at].astype(np.float64)
-    mean_radius = np.bincount(path, radius) / np.bincount(path)
-    place = _smooth(x + 1j * y, path, _SMOOTH_PX + _SMOOTH_CALIBRE * (2 * mean_radius - 1))
-    first, last = _ends(path)
-    along = np.cumsum(np.abs(np.diff(place, prepend=place[0])))
-    # Inside the circle that touches the edges around a junction the vessels are one; around an end, it is round.
-    begun, goes_on = along - along[first] > radius[first] + 1, along[last] - along > radius[last] + 1
-    shared = np.bincount(point) > 1  # a junction is the end of several paths
-    # A circle that touches the rim says nothing of the vessel, which goes on outside.
-    off_rim = _distance(inside).ravel()[at] > radius + 2
-    single = off_rim & (begun | ~shared[point[first]]) & (goes_on | ~shared[point[last]])
-    calibre, length = _widths(place, radius, distance), float(_arcs(place, path).sum())
-    return _Lines(place, path, calibre, single, off_rim & begun & goes_on, length, skeleton, shape)
-
-
-def _distance(marked: Bools) -> npt.NDArray[np.float32]:
-    """Exact Euclidean distance to the nearest unmarked pixel, 0 on unmarked ones."""
-    return cast(
-        npt.NDArray[np.float32],
-        cv2.distanceTransform(marked.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE),
-    )
-
-
-def _widths(place: Places, radius: Floats, distance: Array) -> Floats:
-    """Calibre (n,) in pixels at each point of the smoothed centre lines; see `calibre_px`."""
-    tangent = np.gradient(place) if place.size > 1 else np.ones_like(place)
-    normal = 1j * tangent / np.maximum(np.abs(tangent), 1e-9)
-    reach = np.maximum(radius - 1, 1.0)
-    to_edge = np.zeros((2, place.size))
-    for side, sign in enumerate((-1, 1)):
-        seen = place + sign * reach * normal
-        to_edge[side] = map_coordinates(distance, (seen.imag, seen.real), order=1, output=np.float64)
-    to_edge[to_edge < 0.5] = 0  # beyond the edge; what is read there is interpolated from the vessel's own pixels
-    beyond = np.maximum(np.abs(normal.real), np.abs(normal.imag))
-    beyond[to_edge.sum(axis=0) == 0] = 1  # a line of single pixels is one pixel wide at any angle
-    return 2 * reach + to_edge.sum(axis=0) - beyond
-
-
-def _ends(path: Indices) -> tuple[Indices, Indices]:
-    """Index of the first and of the last point of each point's path; both (n,)."""
-    size = np.bincount(path)
-    last = np.cumsum(size) - 1
-    return (last - size + 1)[path], last[path]
-
-
-def _arcs(place: Places, path: Indices) -> Floats:
-    """Length of each path."""
-    step = np.abs(np.diff(place))
-    step[path[1:] != path[:-1]] = 0
-    return cast(Floats, np.bincount(path[1:], step, minlength=int(path[-1]) + 1))
-
-
-def _smooth(place: Places, path: Indices, sd: Floats) -> Places:
-    """Points smoothed along their paths, with ends that stay; sd: (paths,), in points.
-
-    The kernel is a Gaussian times (3 - (t/sd)^2) / 2, which leaves curves of third order as they are: a plain one
-    would make every bend shallower (Wand & Schucany, Can J Stat 18, 1990). Beyond an end the line goes on as its
-    own mirror image in that point.
-    """
-    first, last = _ends(path)
-    here, sd = np.arange(place.size), sd[path]
-    total, weights = np.zeros_like(place), np.zeros(place.size)
-    reach = math.ceil(3.5 * sd.max())
-    for t in range(-reach, reach + 1):
-        some = here if abs(t) <= 3.5 * sd.min() else np.flatnonzero(abs(t) <= 3.5 * sd)
-        u2, at, start, stop = (t / sd[some]) ** 2, some + t, first[some], last[some]
-        weight = np.exp(-u2 / 2) * (3 - u2) / 2
-        end = np.clip(at, start, stop)
-        mirrored = np.clip(2 * end - at, start, stop)
-        total[some] += weight * np.where(end == at, place[end], 2 * place[end] - place[mirrored])
-        weights[some] += weight
-    return total / weights
-
-
-def _deletable() -> tuple[Bools, Bools]:
-    """Whether thinning deletes a pixel with these neighbours (bit k: x_{k+1}), in odd and in even passes.
-
-    Guo & Hall, CACM 32 (1989), algorithm A1, in the words of Lam, Lee & Suen, IEEE PAMI 14 (1992), p. 879: G1 to G3.
-    """
-    bits = ((np.arange(256) >> np.arange(8)[:, None]) & 1).astype(np.bool_)  # (8, 256)
-    x = dict(enumerate((*bits, bits[0]), start=1))  # x1 to x9 = x1
-    crossings = np.sum([~x[i] & (x[i + 1] | x[i + 2]) for i in (1, 3, 5, 7)], axis=0)
-    n1 = np.sum([x[i] | x[i + 1] for i in (1, 3, 5, 7)], axis=0)
-    n2 = np.sum([x[i + 1] | x[i + 2] for i in (1, 3, 5, 7)], axis=0)
-    fewer = np.minimum(n1, n2)
-    simple = (crossings == 1) & (fewer >= 2) & (fewer <= 3)  # G1, G2
-    return simple & ~((x[2] | x[3] | ~x[8]) & x[1]), simple & ~((x[6] | x[7] | ~x[4]) & x[5])  # G3, G3'
-
-
-_DELETABLE = _deletable()
-
-
-def _thin(marked: Bools) -> Bools:
-    """Skeleton of a framed mask: that of `skimage.morphology.thin`, pixel for pixel, but looking at edges only.
-
-    Zhang & Suen (1984), faster in scikit-image, would not do: it eats up diagonal lines two pixels wide.
-    """
-    image = marked.astype(np.uint8)
-    flat = image.reshape(-1)  # a view
-    around = np.array([dy * image.shape[1] + dx for dy, dx in _RING])
-    ticket = np.zeros(flat.size, np.int32)
-    outline = np.flatnonzero(cv2.dilate(image, np.ones((3, 3), np.uint8)).reshape(-1) > flat)
-    # A pixel can have become deletable only next to one deleted in the last two passes. At first: next to the outside.
-    deleted, odd = (outline, outline), True
-    while deleted[0].size or deleted[1].size:
-        near = (np.concatenate(deleted)[:, None] + around).ravel()
-        near = near[flat[near] != 0]
-        numbers = np.arange(near.size, dtype=np.int32)
-        ticket[near] = numbers
-        near = near[ticket[near] == numbers]  # each pixel once
-        code = np.zeros(near.size, np.uint8)
-        for bit, offset in enumerate(around):
-            code |= flat[near + offset] << np.uint8(bit)
-        gone = near[_DELETABLE[0 if odd else 1][code]]
-        flat[gone] = 0
-        deleted, odd = (deleted[1], gone), not odd
-    return image.view(np.bool_)
-
-
-def _links(pixels: Indices, width: int) -> tuple[Indices, Indices]:
-    """Pairs of skeleton pixels that follow each other: 4-neighbours, and diagonal ones without a common 4-neighbour.
-
-    pixels: flat indices, ascending. This "mixed adjacency" (Gonzalez & Woods, Digital Image Processing, 2.5)
-    has no small triangles, so that a pixel with three links is a junction.
-    """
-
-    def neighbour(step: int) -> Indices:  # position in `pixels`, or -1
-        found = np.searchsorted(pixels, pixels + step)
-        found[found == pixels.size] = 0
-        return np.where(pixels[found] == pixels + step, found, -1)
-
-    if not pixels.size:
-        return pixels, pixels
-    right, left, below = neighbour(1), neighbour(-1), neighbour(width)
-    below_right = np.where((right >= 0) | (below >= 0), -1, neighbour(width + 1))
-    below_left = np.where((left >= 0) | (below >= 0), -1, neighbour(width - 1))
-    pairs = [(np.flatnonzero(to >= 0), to[to >= 0]) for to in (right, below, below_right, below_left)]
-    return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
-
-
-def _graph(a: Indices, b: Indices, points: int) -> sparse.csr_array:
-    both = (np.concatenate([a, b]), np.concatenate([b, a]))
-    return sparse.csr_array((np.ones(2 * len(a), np.int8), both), shape=(points, points))
-
-
-def _trace(pixels: Indices, width: int) -> tuple[Indices, Indices]:
-    """Paths between junctions and ends: (n,) position in `pixels` of each point, path after path, and its path.
-
-    A junction is the end of each of its paths, so it occurs several times. A closed loop begins and ends in its
-    first pixel. Single pixels are no paths.
-    """
-    a, b = _links(pixels, width)
-    ends = np.concatenate([a, b])
-    if not ends.size:
-        return ends, ends
-    links = np.bincount(ends, minlength=pixels.size)
-    _, piece = csgraph.connected_components(_graph(a, b, pixels.size), directed=False)
-    loop = np.bincount(piece, links != 2) == 0
-    cut = links > 2
-    cut[np.unique(piece, return_index=True)[1][loop]] = True
-    # Each link of a junction gets a copy of its own: what remains are paths.
-    at_cut = np.flatnonzero(cut[ends])
-    pixel = np.concatenate([np.arange(pixels.size), ends[at_cut]])
-    ends[at_cut] = pixels.size + np.arange(at_cut.size)
-    used, ends = np.unique(ends, return_inverse=True)
-    pixel, a, b = pixel[used], ends[: len(a)], ends[len(a) :]
-    _, path = csgraph.connected_components(_graph(a, b, pixel.size), directed=False)
-    tip = np.flatnonzero(np.bincount(ends) == 1)
-    tips = tip[np.argsort(path[tip], kind="stable")].reshape(-1, 2)  # (paths, 2)
-    # Tied together end to beginning they are one line, which a single search runs through in order.
-    line = _graph(np.concatenate([a, tips[:-1, 1]]), np.concatenate([b, tips[1:, 0]]), pixel.size)
-    order = csgraph.breadth_first_order(line, tips[0, 0], return_predecessors=False)
-    return pixel[order], path[order].astype(np.int64)
-
-
-def _spurs(pixels: Indices, width: int, distance: Array) -> Bools:
-    """Skeleton pixels (m,) of spurs: branches that hardly leave the circle inscribed at their junction."""
-    spur = np.zeros(pixels.size, np.bool_)
-    point, path = _trace(pixels, width)
-    if not point.size:
-        return spur
-    a, b = _links(pixels, width)
-    links = np.bincount(np.concatenate([a, b]), minlength=pixels.size)
-    y, x = np.divmod(pixels[point], width)
-    place = x + 1j * y
-    first, last = (np.unique(ends) for ends in _ends(path))  # (paths,)
-    from_end, to_end = links[point[first]], links[point[last]]
-    junction = np.where(from_end > 2, first, last)
-    radius = distance.ravel()[pixels[point[junction]]]
-    short = np.abs(place[last] - place[first]) < _SPUR_CIRCLE * radius + _SPUR_PX
-    short &= (np.minimum(from_end, to_end) == 1) & (np.maximum(from_end, to_end) > 2)
-    spur[point[short[path]]] = True
-    spur[links > 2] = False
-    return spur

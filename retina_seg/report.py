@@ -90,7 +90,7 @@ def one_page(
     Parameters
     ----------
     title : what the page calls the photograph.
-    columns : two lists of label, value with unit, sentence; they stand side by side.
+    columns : at most two lists of label, value with unit, sentence; they stand side by side.
     model : what a reader must know of the model.
     """
     from matplotlib.figure import Figure
@@ -113,7 +113,7 @@ def one_page(
         height = _paragraph(page, (_LEFT, height), f"Warning: {text}", _WIDE, lines=2, colour=_ALARM)
     if any(doubt.withholds for doubt in prediction.doubts):
         height = _paragraph(page, (_LEFT, height), "Biomarkers are withheld because of this.", _WIDE, colour=_ALARM)
-    for number, column in enumerate(columns):
+    for number, column in enumerate(filter(None, columns)):
         left, top = _LEFT + 0.44 * number, height - 0.01
         for label, value, sentence in column:
             page.text(left, top, label, fontsize=9, weight="bold", va="top")

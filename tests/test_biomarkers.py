@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy.spatial import cKDTree
-from skimage.morphology import thin
 
 from retina_seg import biomarkers, datasets, phantom
 from retina_seg.biomarkers import DESCRIPTIONS, Biomarkers, measure
@@ -302,24 +301,6 @@ def test_the_same_eye_twice_as_large() -> None:
     assert found.tortuosity == pytest.approx(expected.tortuosity, abs=0.01)
     assert found.fractal_dimension == pytest.approx(expected.fractal_dimension, abs=0.02)
     assert found.length_px == pytest.approx(2 * expected.length_px, rel=0.04)
-
-
-def test_the_skeleton_is_that_of_guo_and_hall(eye: phantom.Phantom) -> None:
-    noise = np.random.default_rng(0).random((150, 140)) < 0.6
-    for mask in (eye.vessels, noise, bar(45, 2), disc(80, 30)):
-        framed = np.pad(mask, 2)
-        assert np.array_equal(biomarkers._thin(framed), thin(framed))
-
-
-def test_every_link_of_the_skeleton_is_in_one_path(eye: phantom.Phantom) -> None:
-    framed = np.pad(eye.vessels | np.pad(disc(40, 12) & ~disc(40, 9), ((0, 544), (0, 525))), 2)
-    pixels = np.flatnonzero(biomarkers._thin(framed))
-    a, b = biomarkers._links(pixels, framed.shape[1])
-    point, path = biomarkers._trace(pixels, framed.shape[1])
-    same = path[1:] == path[:-1]
-    steps = {frozenset(pair) for pair in zip(point[1:][same].tolist(), point[:-1][same].tolist(), strict=True)}
-    assert steps == {frozenset(pair) for pair in zip(a.tolist(), b.tolist(), strict=True)}
-    assert same.sum() == len(a)
 
 
 # --- undefined, wrong, untouched

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "retina_seg"
 LAYERS = [
     {"_version", "errors"},
-    {"manifest", "fov", "metrics", "biomarkers", "decode", "overlay"},
+    {"manifest", "fov", "metrics", "biomarkers", "centrelines", "decode", "overlay"},
     {"io", "config", "cards", "datasets", "releases", "phantom", "preprocess", "augment", "patches", "photographs"}
     | {"models", "losses", "protocols", "scores", "duplicates", "agreement", "quality"},
     {"checkpoint", "zoo", "inference"},
@@ -47,7 +47,10 @@ def test_only_one_file_knows_albumentations_and_only_one_draws():
     assert users == {"albumentations": {"augment"}, "matplotlib": {"report"}}
 
 
-@pytest.mark.parametrize("name", ["metrics", "evaluate", "manifest", "datasets", "fov", "io", "phantom", "preprocess"])
+@pytest.mark.parametrize(
+    "name",
+    ["metrics", "biomarkers", "centrelines", "evaluate", "manifest", "datasets", "fov", "io", "phantom", "preprocess"],
+)
 def test_numpy_modules_do_not_import_torch(name):
     assert not any(module.split(".")[0] == "torch" for module in _imports(PACKAGE / f"{name}.py"))
 

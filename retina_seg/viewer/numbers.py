@@ -49,7 +49,7 @@ def measure(prediction: Prediction) -> dict[str, float]:
 
 
 def readable(measured: Mapping[str, float], um_per_px: float | None = None) -> list[Number]:
-    """Biomarkers as label, value and sentence; lengths also in micrometres where the size of a pixel is known."""
+    """Biomarkers as label, value and sentence; lengths in real units too where the size of a pixel is known."""
     found = []
     for name, description in biomarkers.DESCRIPTIONS.items():
         if name not in measured:
@@ -61,7 +61,8 @@ def readable(measured: Mapping[str, float], um_per_px: float | None = None) -> l
         if math.isnan(value):
             text = "not measurable"
         elif um_per_px and description.unit == "px":
-            text += f" = {value * um_per_px:.0f} µm"
+            length = value * um_per_px
+            text += f" = {length:.0f} µm" if length < 10_000 else f" = {length / 1000:.1f} mm"
         found.append(Number(name, description.label, text, description.sentence))
     return found
 

@@ -66,7 +66,8 @@ class Session:
     _loaded: OrderedDict[str, Loaded] = field(default_factory=OrderedDict, repr=False)
     _results: OrderedDict[tuple[str, str], Prediction] = field(default_factory=OrderedDict, repr=False)
     _scenes: OrderedDict[Hashable, Scene] = field(default_factory=OrderedDict, repr=False)
-    _chosen: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, repr=False)
+    _chosen: OrderedDict[Hashable, Prediction] = field(default_factory=OrderedDict, repr=False)
+    _measured: OrderedDict[Hashable, Mapping[str, float]] = field(default_factory=OrderedDict, repr=False)
     _aucs: dict[Hashable, float] = field(default_factory=dict, repr=False)
 
     def open(self, photograph: Photograph) -> None:
@@ -90,7 +91,15 @@ class Session:
         self.truths.pop(key, None)
         self.refused.pop(key, None)
         self._loaded.pop(key, None)
-        for store in (self.thresholds, self.batch, self._results, self._scenes, self._chosen, self._aucs):
+        for store in (
+            self.thresholds,
+            self.batch,
+            self._results,
+            self._scenes,
+            self._chosen,
+            self._measured,
+            self._aucs,
+        ):
             for entry in [entry for entry in store if entry[0] == key]:  # type: ignore[index]
                 del store[entry]  # type: ignore[arg-type]
         if self.current == key:
@@ -129,17 +138,20 @@ class Session:
 
         return _remembered(self._scenes, key, make)
 
-    def chosen(self, photograph: Photograph, model: str) -> tuple[Prediction, Mapping[str, float]]:
-        """The result at the thresholds the visitor chose, and its biomarkers (`numbers.measure`)."""
+    def chosen(self, photograph: Photograph, model: str) -> Prediction:
+        """The result at the thresholds the visitor chose."""
         prediction = self.predict(photograph, model)
         own = self.thresholds.get((photograph.id, model), {})
         wanted = tuple(own.get(t, given) for t, given in zip(prediction.targets, prediction.thresholds, strict=True))
+        if wanted == prediction.thresholds:
+            return prediction
+        return _remembered(self._chosen, (photograph.id, model, wanted), lambda: prediction.at(*wanted))
 
-        def make() -> tuple[Prediction, Mapping[str, float]]:
-            moved = prediction if wanted == prediction.thresholds else prediction.at(*wanted)
-            return moved, numbers.measure(moved)
-
-        return _remembered(self._chosen, (photograph.id, model, wanted), make)
+    def measured(self, photograph: Photograph, model: str) -> Mapping[str, float]:
+        """`numbers.measure` of `chosen`; it takes half a second for a large photograph, so it is done once."""
+        prediction = self.chosen(photograph, model)
+        key = (photograph.id, model, prediction.thresholds)
+        return _remembered(self._measured, key, lambda: numbers.measure(prediction))
 
     def auc(self, photograph: Photograph, model: str, target: str, truth: NDArray[np.bool_]) -> float:
         """AUC inside the field of view; it does not depend on a threshold and is computed once."""

@@ -41,7 +41,7 @@ def test_lengths_come_in_micrometres_where_a_pixel_is_known():
     measured = {"density": 0.1, "calibre_px": 3.2, "tortuosity": 1.04, "length_px": 1000.0}
     read = {one.name: one.value for one in numbers.readable(measured, 10.0)}
     assert read["calibre_px"] == "3.2 px = 32 µm"
-    assert read["length_px"] == "1000 px = 10000 µm"
+    assert read["length_px"] == "1000 px = 10.0 mm"
     assert "µm" not in read["density"] + read["tortuosity"]
 
 

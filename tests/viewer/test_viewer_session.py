@@ -27,6 +27,7 @@ def used(session, photograph):
     session.refused[photograph.id] = "another file is too small"
     session.scene(photograph, ("one", "two"), TITLES)
     session.chosen(photograph, "one")
+    session.measured(photograph, "one")
     session.auc(photograph, "one", "vessels", marked)
     session.batch[photograph.id, "one"] = batches.segment(photograph, "one", lambda: session.predict(photograph, "one"))
 
@@ -106,7 +107,7 @@ def test_only_the_results_used_last_stay(session, photograph, runs):
     assert session.has(several[0], "one")
     assert session.has(several[-1], "one")
     assert not session.has(several[1], "one")
-    for name in ("_loaded", "_results", "_scenes", "_chosen"):
+    for name in ("_loaded", "_results", "_scenes", "_chosen", "_measured"):
         assert len(stores(session)[name]) <= RESULTS
 
 
@@ -138,21 +139,21 @@ def test_a_photograph_that_cannot_be_read_says_so_every_time(session, runs):
 def test_thresholds_are_those_of_a_photograph_and_a_model(session, photograph, runs, prediction):
     one, other = photograph("1"), photograph("2")
     session.thresholds[one.id, "one"] = {"vessels": 0.8}
-    moved, measured = session.chosen(one, "one")
+    moved, measured = session.chosen(one, "one"), session.measured(one, "one")
     np.testing.assert_array_equal(moved.mask, prediction.at(0.8).mask)
     assert measured == numbers.measure(prediction.at(0.8))
-    assert session.chosen(one, "two")[0].thresholds == prediction.thresholds
-    assert session.chosen(other, "one")[0].thresholds == prediction.thresholds
-    assert session.chosen(one, "one")[0] is moved
+    assert session.chosen(one, "two").thresholds == prediction.thresholds
+    assert session.chosen(other, "one").thresholds == prediction.thresholds
+    assert session.chosen(one, "one") is moved
     session.thresholds[one.id, "one"] = {"no such target": 0.1}
-    assert session.chosen(one, "one")[0] is session.predict(one, "one")
+    assert session.chosen(one, "one") is session.predict(one, "one")
 
 
 def test_numbers_go_with_a_threshold_that_leaves_nothing(session, photograph, runs):
     one = photograph("1")
-    assert session.chosen(one, "one")[1]
+    assert session.measured(one, "one")
     session.thresholds[one.id, "one"] = {"vessels": 0.9999}
-    moved, measured = session.chosen(one, "one")
+    moved, measured = session.chosen(one, "one"), session.measured(one, "one")
     assert numbers.withheld(moved)
     assert measured == {}
 
