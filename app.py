@@ -29,8 +29,8 @@ log = logging.getLogger("retina_seg.viewer")
 NONE = "none"
 SET_TITLES = {"drawn": "Drawn examples"}
 PRIVACY = (
-    "Photographs stay in the memory of this computer. Nothing is sent anywhere, written to the disk or kept "
-    "after this page is closed."
+    "Photographs stay in the memory of this computer. Nothing is sent anywhere or written to the disk, and all is "
+    "forgotten two minutes after this page is closed."
 )
 ROOM = """<style>
 .stMainBlockContainer { padding: 4.3rem 1.4rem 1rem; }
@@ -214,6 +214,7 @@ def truth_uploader(session: Session) -> None:
         return
     key = f"truth {photograph.id}"
 
+    @guarded
     def dropped() -> None:
         file = st.session_state[key]
         session.truths.pop(photograph.id, None)
@@ -539,4 +540,4 @@ def about_page(session: Session, choices: Choices, look: Look) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)()

@@ -110,7 +110,6 @@ class Viewer {
 
   async receive(bytes) {
     const { header, blobs } = unpack(bytes);
-    const known = this.scene;
     if (header.scene) this.enter(header.scene);
     if (!this.scene || header.id !== this.scene.id) return this.request([]);
     const wanted = header.tiles.filter((tile) => !this.tiles.has(tile.key));
@@ -121,7 +120,7 @@ class Viewer {
       }),
     );
     (header.asked ?? []).forEach((key) => this.asked.delete(key)); // what did not fit is asked for again
-    if (!known || known.id !== header.id) this.fit();
+    if (!this.zoom) this.fit();
     this.draw();
   }
 
@@ -129,11 +128,14 @@ class Viewer {
   enter(scene) {
     const before = this.scene;
     this.scene = scene;
-    if (!before || before.photograph !== scene.photograph || before.id !== scene.id) {
+    if (before?.id !== scene.id) {
       this.tiles.clear();
       this.asked.clear();
-      this.ruler.points = [];
       this.thresholds = {};
+    }
+    if (before?.photograph !== scene.photograph) {
+      this.ruler.points = [];
+      this.zoom = 0; // fitted once it can be drawn
     }
     this.painted.clear();
     for (const layer of scene.layers) {

@@ -23,6 +23,7 @@ PRIVATE: dict[str, Any] = {
     "server.allowedHosts": ["127.0.0.1", "localhost"],
     "server.enableAgentApi": False,
     "server.maxUploadSize": MAX_UPLOAD_MB,
+    "server.disconnectedSessionTTL": 120,
     "browser.gatherUsageStats": False,
     "client.showErrorDetails": "none",
 }

@@ -133,7 +133,7 @@ def test_the_photograph_is_shown_in_green_and_with_more_contrast(visit, photogra
         assert after[..., 1][inside].std() > before[..., 1][inside].std()
 
 
-def test_the_wipe_shows_the_photograph_on_its_other_side(visit, photographs, picture_folder):
+def test_the_wipe_shows_the_photograph_on_its_other_side(visit, photographs):
     visitor = visit()
     visitor.drop(photographs / "eye_0.png")
     visitor.result()
@@ -346,7 +346,7 @@ def test_too_large_a_file_is_refused_with_the_limit(visit, tmp_path):
     visitor.page.get_by_text(re.compile("must be 200(.0)?MB or smaller")).wait_for()
 
 
-def test_the_viewer_can_be_used_with_the_keyboard_in_the_dark(visit, photographs, picture_folder):
+def test_the_viewer_can_be_used_with_the_keyboard_in_the_dark(visit, photographs):
     visitor = visit(color_scheme="dark")
     visitor.drop(photographs / "eye_1.png")
     visitor.result()
@@ -366,10 +366,9 @@ def test_the_viewer_can_be_used_with_the_keyboard_in_the_dark(visit, photographs
     assert any(text and text.startswith("Photograph with its layers") for text in reached)
     background = page.evaluate("() => getComputedStyle(document.querySelector('.stApp')).backgroundColor")
     assert max(map(int, re.findall(r"\d+", background)[:3])) < 60
-    page.screenshot(path=picture_folder / "viewer-dark.png")
 
 
-def test_two_models_stand_side_by_side_on_a_photograph_of_the_gallery(visit, picture_folder):
+def test_two_models_stand_side_by_side_on_a_photograph_of_the_gallery(visit):
     visitor = visit()
     page = visitor.page
     page.get_by_text("Gallery").click()
