@@ -10,8 +10,9 @@ from typing import Any, ParamSpec
 
 import pandas
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from retina_seg import __version__, biomarkers, datasets, io, scores, zoo
+from retina_seg import __version__, biomarkers, datasets, io, scores, scoring, zoo
 from retina_seg.errors import UserError
 from retina_seg.inference import Prediction
 from retina_seg.viewer import batches, canvas, charts, downloads, engine, launch, numbers, opened
@@ -21,21 +22,29 @@ from retina_seg.viewer.scene import Scene
 from retina_seg.viewer.session import DroppedTruth, Session
 
 P = ParamSpec("P")
-Look = Callable[[str], None]
-"""Draws a link to the view page, with a label."""
+Look = Callable[[str], None]  # draws a link to the view page, with a label
 
 log = logging.getLogger("retina_seg.viewer")
 
 NONE = "none"
-SET_TITLES = {"drawn": "Drawn examples"}
+SET_TITLES = {
+    "drawn": "Drawn examples",
+    "drive": "DRIVE",
+    "stare": "STARE",
+    "chase_db1": "CHASE_DB1",
+    "idrid_seg": "IDRiD, lesions",
+    "idrid_grade": "IDRiD, grades",
+}
+SIDE_HEIGHT = 610  # px: the numbers scroll, the picture stays
 PRIVACY = (
-    "Photographs stay in the memory of this computer. Nothing is sent anywhere or written to the disk, and all is "
-    "forgotten two minutes after this page is closed."
+    "Photographs stay in the memory of this computer: nothing is sent anywhere or written to the disk, and all is "
+    "forgotten when the viewer is stopped."
 )
 ROOM = """<style>
 .stMainBlockContainer { padding: 4.3rem 1.4rem 1rem; }
 [data-testid="stSidebarHeader"] { height: 2.2rem; margin-bottom: 0; }
 [data-testid="stSidebarUserContent"] { padding-top: 0; }
+.st-key-files [data-testid="stFileUploaderDropzone"] { min-height: 7rem; }
 </style>"""  # Streamlit's own margins take a third of a small screen
 RESEARCH = "Research use only: not a medical device, not for diagnosis."
 
@@ -54,11 +63,10 @@ BATCH_COLUMNS = {
 
 @dataclass(frozen=True)
 class Choices:
-    """What the sidebar says: models in use (one or two), all models, pixel size, file names in downloads."""
+    """What the sidebar says: models in use (one or two), all models, file names in downloads."""
 
     models: tuple[str, ...]
     titles: Mapping[str, str]
-    um_per_px: float | None
     keep_names: bool
     options: launch.Options
 
@@ -102,8 +110,7 @@ def guarded(draw: Callable[P, None]) -> Callable[P, None]:
         except UserError as error:
             st.error(plain(str(error)))
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("unexpected %s at %s:%s", type(error).__name__, Path(where.filename).name, where.lineno)
+            report(error)
             st.error(
                 f"Something unexpected went wrong ({type(error).__name__}). Nothing is lost: open the photograph "
                 "again, or report the line in the terminal that the viewer was started from."
@@ -112,9 +119,16 @@ def guarded(draw: Callable[P, None]) -> Callable[P, None]:
     return wrapped
 
 
+def report(error: Exception) -> None:
+    """Log what went wrong and where, without the message."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    log.error("unexpected %s at %s:%s", type(error).__name__, Path(where.filename).name, where.lineno)
+
+
 def plain(text: str) -> str:
     """Text in which Streamlit finds no Markdown."""
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]#+|~$<>:" else letter for letter in text)
+    escaped = "".join(f"\\{letter}" if letter in r"\`*_{}[]#+|~$<>:@" else letter for letter in text)
+    return escaped.replace("www.", "www\\.")  # or it would become a link
 
 
 # --- sidebar
@@ -134,14 +148,7 @@ def sidebar(session: Session, options: launch.Options, look: Look | None) -> Cho
         second = st.selectbox("Compare with", [NONE, *others], format_func=labels.__getitem__, key="second model")
     truth_uploader(session)
     with st.expander("Settings"):
-        size = st.number_input(
-            "Size of a pixel on the retina, µm",
-            *(0.5, 100.0),
-            value=None,
-            placeholder="unknown",
-            key="um_per_px",
-            help="With it lengths are given in micrometres too. The camera's maker knows it.",
-        )
+        pixel_size(session)
         keep = st.checkbox(
             "File names in downloads",
             key="keep names",
@@ -149,13 +156,13 @@ def sidebar(session: Session, options: launch.Options, look: Look | None) -> Cho
         )
     st.caption(f"{RESEARCH} {PRIVACY}")
     models = (model,) if second == NONE else (model, second)
-    return Choices(models, titles, size, keep, options)
+    return Choices(models, titles, keep, options)
 
 
 def uploaders(session: Session) -> None:
     """Files and folders that are dropped on the page."""
     files = st.file_uploader(
-        "Open photographs", accept_multiple_files=True, key="files", max_upload_size=launch.MAX_UPLOAD_MB
+        "Drop photographs here", accept_multiple_files=True, key="files", max_upload_size=launch.MAX_UPLOAD_MB
     )
     with st.expander("Open a whole folder"):
         folder = st.file_uploader(
@@ -203,8 +210,45 @@ def photograph_list(session: Session, look: Look | None) -> None:
     for text, (column, by) in step.items():
         target = ids[(ids.index(session.current) + by) % len(ids)]
         column.button(text, width="stretch", disabled=len(ids) < 2, on_click=setattr, args=(session, "current", target))
+    if session.photographs[session.current].source != "file":  # files are closed where they were dropped
+        st.button("Close this photograph", on_click=session.close, args=(session.current,), width="stretch")
     if look:
         look("Look at it")
+
+
+def pixel_size(session: Session) -> None:
+    """Micrometres a pixel spans: of the photograph in view, and if the visitor says so of all that have its size."""
+    photograph = session.photographs.get(session.current)
+    if photograph is None:
+        return
+    try:
+        height, width = session.load(photograph).image.shape[:2]
+    except UserError:
+        return
+    key = f"pixel size {photograph.id}"
+    st.session_state.setdefault(key, session.pixel_size(photograph))
+
+    def changed() -> None:
+        session.um_per_px.pop(photograph.id, None)
+        session.um_of_size.pop((height, width), None)
+        if st.session_state[key] is not None:
+            session.um_per_px[photograph.id] = st.session_state[key]
+
+    st.number_input(
+        "Size of a pixel on the retina, µm",
+        *(0.5, 100.0),
+        placeholder="unknown",
+        key=key,
+        on_change=changed,
+        help="With it lengths are given in micrometres too. It belongs to camera and picture size.",
+    )
+    if photograph.id in session.um_per_px:
+        st.button(
+            f"Use for all of {width} x {height} px",
+            on_click=session.um_of_size.__setitem__,
+            args=((height, width), session.um_per_px[photograph.id]),
+            width="stretch",
+        )
 
 
 def truth_uploader(session: Session) -> None:
@@ -282,7 +326,9 @@ def result(session: Session, photograph: Photograph, choices: Choices, scene: Sc
     """Banner, picture and numbers; a fragment, so that a moved threshold or a zoom runs nothing else."""
     model = choices.models[0]
     prediction = session.chosen(photograph, model)
-    banner(prediction)
+    um_per_px = session.pixel_size(photograph)
+    top = st.empty()
+    banner(top, prediction, [])
     letters = dict(zip("ab", choices.models, strict=False))
     thresholds = {
         f"{letter}:{target}": value
@@ -293,25 +339,34 @@ def result(session: Session, photograph: Photograph, choices: Choices, scene: Sc
     def moved(values: Mapping[str, float]) -> None:
         for layer, value in values.items():
             letter, _, target = layer.partition(":")
-            session.thresholds.setdefault((photograph.id, letters[letter]), {})[target] = value
+            if letter in letters:
+                session.thresholds.setdefault((photograph.id, letters[letter]), {})[target] = value
 
     picture, side = st.columns([0.71, 0.29], gap="small")
     with picture:
-        canvas.show(scene, thresholds=thresholds, um_per_px=choices.um_per_px, on_thresholds=moved)
-    with side:
+        canvas.show(scene, thresholds=thresholds, um_per_px=um_per_px, on_thresholds=moved)
+    with side, st.container(height=SIDE_HEIGHT, border=False):
         scored = score_numbers(session, photograph, model, prediction, scene)
         measured = session.measured(photograph, model)
         take_away(session, photograph, choices, prediction, scored)
-        number_list(prediction, measured, scored, choices.um_per_px)
+        if scored and learnt_from(photograph, model):
+            st.caption(":orange[The model learnt from this photograph: its scores say nothing about new ones.]")
+        number_list(prediction, measured, scored, um_per_px)
         facts(prediction)
+    banner(top, prediction, numbers.remarks(measured))
 
 
-def banner(prediction: Prediction) -> None:
-    """Why this result should not be trusted, in one box at the top."""
-    texts = [plain(doubt.text) for doubt in prediction.doubts]
+def learnt_from(photograph: Photograph, model: str) -> bool:
+    """Whether the photograph is among the model's training images."""
+    return photograph.id in (scoring.seen_images(zoo.card(model)) or ())
+
+
+def banner(place: DeltaGenerator, prediction: Prediction, remarks: list[str]) -> None:
+    """Why this result should not be trusted, in one box."""
+    texts = [plain(text) for text in (*(doubt.text for doubt in prediction.doubts), *remarks)]
     if not texts:
         return
-    box = st.error if numbers.withheld(prediction) else st.warning
+    box = place.error if numbers.withheld(prediction) else place.warning
     head = "Do not rely on this result" if numbers.withheld(prediction) else "Look twice"
     box(f"**{head}.** " + " ".join(texts), icon=":material/warning:")
 
@@ -337,9 +392,9 @@ def number_list(
         st.markdown("###### Against the truth")
         number_lines(scored)
     if numbers.VESSELS in prediction.targets:
-        st.markdown("###### Vessels")
-        if reasons := numbers.withheld(prediction):
-            st.markdown(f"Withheld: {plain(' '.join(reasons))}")
+        st.markdown(f"###### Vessels, {plain(prediction.provenance['model'])}")
+        if numbers.withheld(prediction):
+            st.markdown("Withheld: see the red box above.")
         number_lines(numbers.readable(measured, um_per_px))
 
 
@@ -363,14 +418,14 @@ def take_away(
 ) -> None:
     """Downloads of one result; nothing is made before it is asked for."""
     stem = downloads.stems(list(session.photographs.values()), names=choices.keep_names)[photograph.id]
-    size, card = choices.um_per_px, zoo.card(choices.models[0])
-    report = functools.partial(downloads.pdf, prediction, stem, card, scored, size)
+    size, card = session.pixel_size(photograph), zoo.card(choices.models[0])
+    page = functools.partial(downloads.pdf, prediction, stem, card, scored, size)
 
     def everything() -> bytes:
-        return downloads.zipped({**downloads.files(prediction, stem, um_per_px=size), f"{stem}.pdf": report()})
+        return downloads.zipped({**downloads.files(prediction, stem, um_per_px=size), f"{stem}.pdf": page()})
 
     with st.popover("Download", icon=":material/download:", width="stretch"):
-        offer("One-page report (PDF)", report, f"{stem}.pdf", "application/pdf")
+        offer("One-page report (PDF)", page, f"{stem}.pdf", "application/pdf")
         for label, what in downloads.SINGLE.items():
             make = functools.partial(downloads.single, prediction, stem, what, um_per_px=size)
             offer(label, make, *downloads.name_of(prediction, stem, what))
@@ -379,7 +434,15 @@ def take_away(
 
 def offer(label: str, make: Callable[[], bytes], name: str, mime: str) -> None:
     """A download button whose file is made when it is pressed."""
-    st.download_button(label, make, name, mime, on_click="ignore", width="stretch", key=f"download {label}")
+
+    def made() -> bytes:
+        try:
+            return make()
+        except Exception as error:
+            report(error)
+            raise RuntimeError("the file could not be made") from None
+
+    st.download_button(label, made, name, mime, on_click="ignore", width="stretch", key=f"download {label}")
 
 
 # --- batch
@@ -395,7 +458,7 @@ def batch_page(session: Session, choices: Choices, look: Look) -> None:
     model = choices.models[0]
     count = "1 photograph" if len(photographs) == 1 else f"{len(photographs)} photographs"
     waiting = [one for one in photographs if (one.id, model) not in session.batch]
-    label = f"Segment {len(waiting)} of {count} with {choices.titles[model]}"
+    label = f"Segment {len(waiting)} of {count} with {plain(choices.titles[model])}"
     if st.button(label if waiting else f"Done: {count}", type="primary", disabled=not waiting):
         segment_all(session, waiting, model)
         st.rerun()
@@ -427,7 +490,7 @@ def batch_table(session: Session, choices: Choices, records: list[batches.Record
     ]
     stems = downloads.stems(list(session.photographs.values()), names=choices.keep_names)
     frame = pandas.DataFrame(batches.table(listed, stems, names=True)).convert_dtypes()
-    selected = table(frame, "batch table", BATCH_COLUMNS)
+    selected = table(frame, f"batch table {picked} {word}", BATCH_COLUMNS)
     first, second = st.columns(2)
     if selected is None:
         first.caption("Select a row to open its photograph.")
@@ -505,7 +568,7 @@ def worst_cases(session: Session, choices: Choices, reports: charts.Reports, met
     rows = scores.worst_first(reports[name], metric)
     columns = ("dataset", "id", *dict.fromkeys((metric, "dice", "auc", "sensitivity", "specificity", "cldice")))
     frame = pandas.DataFrame([{column: row[column] for column in columns} for row in rows])
-    selected = table(frame, "worst table", SCORE_COLUMNS)
+    selected = table(frame, f"worst table {name} {metric}", SCORE_COLUMNS)
     if selected is None:
         st.caption("Select a row to open its photograph in the viewer, with the truth.")
         return
@@ -526,7 +589,7 @@ def about_page(session: Session, choices: Choices, look: Look) -> None:
     st.markdown(f"retina_seg {__version__}. **{RESEARCH}** {PRIVACY}")
     for name, title in choices.titles.items():
         card = zoo.card(name)
-        st.subheader(title)
+        st.subheader(plain(title))
         st.markdown(
             f"{plain(card.description or 'A run of this computer.')}  \n"
             f"Finds: {plain(', '.join(card.targets))}. Parameters: {card.parameters:,}. "

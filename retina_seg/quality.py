@@ -198,7 +198,7 @@ def of_mask(target: str, prob: NDArray[np.float32], mask: NDArray[np.bool_], fov
         return [Doubt("empty", text, withholds=target in _ALWAYS_THERE)]
     usual = {"vessels": _VESSELS, "disc": _DISC}.get(target)
     if usual is not None and not usual[0] <= share <= usual[1]:
-        told = "5 to 20%" if target == "vessels" else "1 to 4%"
+        told = "7 to 14%" if target == "vessels" else "1 to 4%"
         text = (
             f"What is marked as {name} covers {share:.1%} of the field of view, usual is {told}. "
             "Do not use numbers from this mask; check the photograph, or mark by hand."

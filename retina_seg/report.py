@@ -96,8 +96,14 @@ def one_page(
     from matplotlib.figure import Figure
 
     page = Figure(figsize=_A4, facecolor="white")
-    page.text(_LEFT, 0.955, f"Retinal segmentation: {title}", fontsize=16, weight="bold")
-    page.text(_LEFT, 0.935, "RESEARCH USE ONLY: not a medical device, not for diagnosis.", fontsize=10, color=_ALARM)
+    _write(
+        page,
+        (_LEFT, 0.967),
+        textwrap.shorten(f"Retinal segmentation: {title}", 62, placeholder=" …"),
+        16,
+        weight="bold",
+    )
+    _write(page, (_LEFT, 0.943), "RESEARCH USE ONLY: not a medical device, not for diagnosis.", 10, colour=_ALARM)
     pictures = (prediction.image, overlay.blend(prediction.image, prediction.mask, prediction.targets))
     names = ("photograph", "result: " + ", ".join(target.replace("_", " ") for target in prediction.targets))
     for number, (picture, name) in enumerate(zip(pictures, names, strict=True)):
@@ -116,8 +122,8 @@ def one_page(
     for number, column in enumerate(filter(None, columns)):
         left, top = _LEFT + 0.44 * number, height - 0.01
         for label, value, sentence in column:
-            page.text(left, top, label, fontsize=9, weight="bold", va="top")
-            page.text(left + 0.19, top, value, fontsize=9, va="top")
+            _write(page, (left, top), label, 9, weight="bold")
+            _write(page, (left + 0.19, top), value, 9)
             top = _paragraph(page, (left, top - 0.016), sentence, _NARROW, lines=4) - 0.004
     provenance = prediction.provenance
     thresholds = ", ".join(f"{t} {v:.3f}" for t, v in zip(prediction.targets, prediction.thresholds, strict=True))
@@ -147,5 +153,18 @@ def _paragraph(
 ) -> float:
     """Small text of `width` letters a line, cut after `lines`; returns the height of the page (0 to 1) below it."""
     wrapped = textwrap.wrap(text, width, max_lines=lines, placeholder=" …")
-    page.text(*place, "\n".join(wrapped), fontsize=8, color=colour, va="top", linespacing=1.25)
+    _write(page, place, "\n".join(wrapped), 8, colour=colour)
     return place[1] - 0.0137 * len(wrapped) - 0.003
+
+
+def _write(
+    page: "Figure", place: tuple[float, float], text: str, size: int, *, weight: str = "normal", colour: str = "black"
+) -> None:
+    """Text as it is, no mathematics in it; letters the font lacks become question marks."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont("DejaVu Sans"))
+    known = "".join(letter if letter == "\n" or font.get_char_index(ord(letter)) else "?" for letter in text)
+    written = page.text(*place, known, fontsize=size, weight=weight, color=colour, va="top", linespacing=1.25)
+    written.set_parse_math(False)
+    written.set_fontfamily("DejaVu Sans")

@@ -60,6 +60,7 @@ def settings(unsafe_settings: None) -> None:
     """The settings of a server that `retina-seg app` started."""
     for name, value in launch.PRIVATE.items():
         config.set_option(name, value)
+    launch.keep_uploads_in_memory()
 
 
 @pytest.fixture
@@ -128,10 +129,10 @@ def session(page: AppTest):
 
 def test_a_visitor_is_told_what_to_do_and_that_nothing_leaves(app):
     text = words(app)
-    for expected in ("Drop fundus photographs", "Research use only", "Nothing is sent anywhere"):
+    for expected in ("Drop fundus photographs", "Research use only", "nothing is sent anywhere"):
         assert expected in text
     assert [one.label for one in app.main.button] == list(opened.DRAWN)
-    assert [one.label for one in app.file_uploader] == ["Open photographs", "Folder of photographs"]
+    assert [one.label for one in app.file_uploader] == ["Drop photographs here", "Folder of photographs"]
     assert app.selectbox(key="model").options == zoo.names()
     assert "--data-root" in text
 
@@ -141,6 +142,7 @@ def test_a_visitor_is_told_what_to_do_and_that_nothing_leaves(app):
 def test_a_server_that_was_started_otherwise_takes_no_photographs(wrong):
     for name, value in launch.PRIVATE.items():
         config.set_option(name, value)
+    launch.keep_uploads_in_memory()
     config.set_option(wrong, {"server.enableAgentApi": True, "browser.gatherUsageStats": True}.get(wrong))
     page = visit()
     (error,) = page.error
@@ -318,7 +320,7 @@ def test_a_truth_stays_with_its_photograph(app, eyes):
 def test_pixel_sizes_make_micrometres(app):
     button(app, "Drawn eye A").click().run()
     assert "µm**" not in words(app)
-    app.number_input(key="um_per_px").set_value(10.0).run()
+    app.number_input[0].set_value(10.0).run()
     assert " µm**" in words(app)
     assert message(app)["scene"]["um_per_px"] == 10.0
 
@@ -374,13 +376,13 @@ def test_a_batch_has_a_row_for_each_with_the_failed_first(app, runs, eyes):
     assert not app.exception
     assert not app.error
     (table,) = app.dataframe
-    assert list(table.value["status"]) == ["failed", "sound", "sound"]
+    assert list(table.value["status"]) == ["failed", "no remark", "no remark"]
     assert list(table.value["file"]) == ["torn.png", "b_left.png", "a_right.png"]
     assert list(table.value["photograph"]) == ["photograph-02", "photograph-01", "photograph-03"]
     assert runs == [MODEL, MODEL]  # the first one was in view before
     (filtered,) = app.segmented_control
-    assert filtered.options == ["all (3)", "failed (1)", "flagged (0)", "sound (2)"]
-    filtered.set_value("sound (2)").run()
+    assert filtered.options == ["all (3)", "failed (1)", "flagged (0)", "no remark (2)"]
+    filtered.set_value("no remark (2)").run()
     assert list(app.dataframe[0].value["file"]) == ["b_left.png", "a_right.png"]
     app.text_input(key="batch search").set_value("RIGHT").run()
     assert list(app.dataframe[0].value["file"]) == ["a_right.png"]
@@ -394,7 +396,7 @@ def test_a_photograph_of_the_batch_opens_in_the_viewer(app, eyes):
     drop(app, ("one.png", png(eyes[0].image)), ("two.png", png(eyes[1].image)))
     go(app, "batch")
     button(app, "Segment 2 of 2 photographs").click().run()
-    app.session_state["batch table"] = {"selection": {"rows": [1], "columns": [], "cells": []}}
+    app.session_state["batch table all (2) "] = {"selection": {"rows": [1], "columns": [], "cells": []}}
     app.run()
     go(app, "")  # the link beside the table
     second = list(session(app).photographs)[1]
@@ -402,14 +404,16 @@ def test_a_photograph_of_the_batch_opens_in_the_viewer(app, eyes):
 
 
 def test_a_picture_opened_from_another_page_leaves_the_rest_as_it_was(app, eyes):
-    app.number_input(key="um_per_px").set_value(10.0).run()
     drop(app, ("one.png", png(eyes[0].image)))
+    app.number_input[0].set_value(10.0).run()
     before = set(session(app).photographs)
     go(app, "batch")
     button(app, "Open this picture").click().run()
     go(app, "")
     assert set(session(app).photographs) == {*before, "drawn:Drawn eye A"}
     assert message(app)["scene"]["photograph"] == "drawn:Drawn eye A"
+    assert message(app)["scene"]["um_per_px"] is None  # it belongs to the other photograph
+    button(app, "‹ Previous").click().run()
     assert message(app)["scene"]["um_per_px"] == 10.0
 
 
@@ -466,11 +470,15 @@ def test_reports_can_be_left_out(app):
 
 def test_a_worst_case_opens_with_a_data_root_and_else_a_sentence_says_what_to_do(app, drawn_drive, monkeypatch):
     go(app, "results")
-    app.session_state["worst table"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    app.session_state["worst table vessels-drive, drive dice"] = {
+        "selection": {"rows": [0], "columns": [], "cells": []}
+    }
     app.run()
     assert "--data-root" in app.error[0].value
     monkeypatch.setenv(launch.DATA_ROOT, str(drawn_drive))
-    app.session_state["worst table"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    app.session_state["worst table vessels-drive, drive dice"] = {
+        "selection": {"rows": [0], "columns": [], "cells": []}
+    }
     app.run()
     key = f"drive:{app.dataframe[1].value['id'][0]}"
     go(app, "")
@@ -512,7 +520,7 @@ def test_sets_below_the_data_root_are_in_the_gallery(app, drawn_drive: Path, mon
     monkeypatch.setenv(launch.DATA_ROOT, str(drawn_drive))
     app.run()
     collection = app.selectbox[0]
-    assert collection.options == ["Drawn examples", "drive"]
+    assert collection.options == ["Drawn examples", "DRIVE"]
     collection.select("drive").run()
     assert app.selectbox[1].options[0] == "01"
     button(app, "Open this picture").click().run()
@@ -530,3 +538,14 @@ def test_a_photograph_that_its_set_lacks_is_a_sentence(app, tmp_path, monkeypatc
     assert not app.exception
     (error,) = app.error
     assert "missing" in error.value
+
+
+def test_an_error_in_the_sidebar_stays_out_of_the_log(app, monkeypatch, caplog):
+    def failing(*given, **named):
+        raise ValueError("cannot read Smith_John.png")
+
+    monkeypatch.setattr(opened, "sets", failing)
+    app.run()
+    assert "Something unexpected" in app.error[0].value
+    assert "unexpected ValueError" in caplog.text
+    assert "Smith_John" not in caplog.text + words(app)

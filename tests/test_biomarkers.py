@@ -369,3 +369,14 @@ def test_the_ranges_stated_are_those_of_the_hand_marked_photographs(data_root: P
         said = re.findall(r": ([\d.]+) to ([\d.]+) ", description.sentence)
         assert len(said) == 1, name
         assert [float(number) for number in said[0]] == pytest.approx(expected.tolist(), abs=tolerance), name
+
+
+def test_only_what_lies_clearly_outside_its_range_is_unusual():
+    usual = {"density": 0.1, "calibre_px": 3.0, "tortuosity": 1.05, "fractal_dimension": 1.4, "length_px": 7000.0}
+    assert biomarkers.unusual(usual) == {}
+    assert biomarkers.unusual({**usual, "density": 0.15, "fractal_dimension": 1.25}) == {}
+    found = biomarkers.unusual({**usual, "density": 0.2, "fractal_dimension": 1.0, "calibre_px": 50.0})
+    assert set(found) == {"density", "fractal_dimension"}
+    assert found["density"] > 0.5
+    assert found["fractal_dimension"] == pytest.approx((1.0 - 1.302) / (1.534 - 1.302))
+    assert biomarkers.unusual(dict.fromkeys(usual, float("nan"))) == {}

@@ -18,7 +18,7 @@ from retina_seg.inference import Prediction
 from retina_seg.viewer import numbers
 from retina_seg.viewer.opened import Photograph
 
-SOUND, FLAGGED, FAILED = "sound", "flagged", "failed"
+SOUND, FLAGGED, FAILED = "no remark", "flagged", "failed"
 """Status of a record; FLAGGED has a result and a doubt, FAILED has no result."""
 
 STATUSES = (FAILED, FLAGGED, SOUND)
@@ -59,7 +59,7 @@ def segment(photograph: Photograph, model: str, predict: Callable[[], Prediction
         return Record(photograph.id, photograph.name, model, FAILED, (str(error),))
     except Exception as error:  # whatever it is, the other photographs can still be segmented
         return Record(photograph.id, photograph.name, model, FAILED, (f"unexpected {type(error).__name__}",))
-    remarks = tuple(doubt.text for doubt in prediction.doubts)
+    remarks = (*(doubt.text for doubt in prediction.doubts), *numbers.remarks(measured))
     status = FLAGGED if remarks else SOUND
     return Record(photograph.id, photograph.name, model, status, remarks, measured, masks, prediction.provenance)
 

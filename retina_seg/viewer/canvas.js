@@ -2,9 +2,9 @@
 //
 // Everything here acts on planes that lie in the browser; Python is asked only for tiles that are missing (trigger
 // "want") and told the thresholds when a slider is let go (state "thresholds"). Numbers that must be exact come from
-// Python. Planes: "colour", "green", "contrast" are pictures; all others are arrays, probabilities as 0 to 65535.
+// Python. Planes: "colour", "green", "contrast" are pictures; all others are arrays, probabilities as 0 to FULL.
 
-const FULL = 65535;
+const FULL = 65000; // probability 1 in a tile; thresholds of three decimals are whole numbers
 const GAP = 4; // between two pictures side by side, CSS px
 const MAX_ZOOM = 32; // screen pixels per pixel of the photograph
 const PIXELS_FROM = 3; // from this zoom on single pixels are shown, not interpolated
@@ -96,13 +96,14 @@ class Viewer {
     this.thresholds = {};
     this.ruler = { on: false, points: [] };
     this.listen();
-    this.sized = new ResizeObserver(() => this.draw());
+    this.sized = new ResizeObserver(() => this.resized());
     this.sized.observe(this.stage);
   }
 
   close() {
     this.sized.disconnect();
     clearTimeout(this.timer);
+    clearTimeout(this.again);
     this.closed = true;
   }
 
@@ -116,9 +117,10 @@ class Viewer {
     await Promise.all(
       wanted.map(async (tile) => {
         const content = await decode(tile, blobs.slice(tile.start, tile.start + tile.length));
-        if (this.scene && this.scene.id === header.id) this.tiles.set(tile.key, content);
+        if (this.scene.id === header.id) this.tiles.set(tile.key, content);
       }),
     );
+    if (this.scene.id !== header.id) return; // another photograph came meanwhile
     (header.asked ?? []).forEach((key) => this.asked.delete(key)); // what did not fit is asked for again
     if (!this.zoom) this.fit();
     this.draw();
@@ -138,6 +140,7 @@ class Viewer {
       this.zoom = 0; // fitted once it can be drawn
     }
     this.painted.clear();
+    this.say(null);
     for (const layer of scene.layers) {
       if (layer.kind === "prob") this.thresholds[layer.id] ??= scene.thresholds[layer.id] ?? layer.threshold;
       this.settings.layers[layer.id] ??= { on: layer.on, opacity: layer.opacity, contour: layer.contour };
@@ -149,17 +152,19 @@ class Viewer {
     this.build();
   }
 
-  // Ask Python for tiles; an empty list asks for the scene itself.
+  // Ask Python for tiles; an empty list asks for the scene itself. Streamlit may drop a question that another one
+  // follows at once: each question names all that is still open, and what does not come is asked for again.
   request(keys) {
     const now = Date.now();
-    const missing = keys.filter((key) => !(now - (this.asked.get(key) ?? 0) < ASK_AGAIN));
-    if (!missing.length && keys.length) return;
-    missing.forEach((key) => this.asked.set(key, now));
-    this.pending = [...(this.pending ?? []), ...missing];
+    const fresh = keys.filter((key) => !(now - (this.asked.get(key) ?? 0) < ASK_AGAIN));
+    clearTimeout(this.again);
+    this.again = setTimeout(() => this.draw(), ASK_AGAIN + 100);
+    if (!fresh.length && keys.length) return;
+    fresh.forEach((key) => this.asked.set(key, now));
     clearTimeout(this.timer);
     this.timer = setTimeout(() => {
-      this.ask("want", { id: this.scene ? this.scene.id : "", tiles: this.pending });
-      this.pending = [];
+      const open = [...this.asked].filter(([, time]) => Date.now() - time < ASK_AGAIN).map(([key]) => key);
+      this.ask("want", { id: this.scene ? this.scene.id : "", tiles: open });
     }, 60);
   }
 
@@ -178,7 +183,7 @@ class Viewer {
       settings.wipe = value;
       this.draw();
     });
-    const ruler = button("Ruler", "Measure a distance: click its two ends", () => {
+    const ruler = button("Ruler", "Ruler: measure a distance, click its two ends", () => {
       this.ruler = { on: !this.ruler.on, points: [] };
       ruler.ariaPressed = String(this.ruler.on);
       this.stage.classList.toggle("ruler", this.ruler.on);
@@ -196,11 +201,21 @@ class Viewer {
       this.wipeSlider,
       button("−", "Zoom out", () => this.zoomBy(1 / 1.5)),
       button("+", "Zoom in", () => this.zoomBy(1.5)),
-      button("Fit", "Show all of the photograph", () => this.fit(true)),
+      button("Fit", "Show all of the photograph", () => this.fit()),
       button("1:1", "One screen pixel for each pixel of the photograph", () => this.actual()),
       ruler,
-      button("Full screen", "Fill the screen with the picture; Esc leaves it", () => this.stage.requestFullscreen()),
+      button("Full screen", "Full screen: Esc leaves it", () => this.root.requestFullscreen()),
     );
+    const wrong = Object.keys(names).find((name) => name.startsWith("agreement:a"));
+    if (wrong) {
+      const compare = button("Where is it wrong?", "Where is it wrong? Result and agreement side by side", () => {
+        Object.assign(settings, { layout: "side", first: "result:a", second: wrong });
+        this.build();
+        this.changed();
+        this.fit();
+      });
+      bar.append(compare);
+    }
     this.legend = element("div", { className: "legend", role: "note" });
     const rows = scene.layers.filter((layer) => layer.kind !== "truth" || scene.layers.length < 6);
     this.root.querySelector(".layers").replaceChildren(...rows.map((layer) => this.row(layer)), this.legend);
@@ -301,14 +316,26 @@ class Viewer {
     ];
   }
 
-  fit(redraw = false) {
+  whole() {
     const pane = this.panes()[0];
-    const { width, height } = this.scene;
-    this.zoom = Math.min(pane.width / width, pane.height / height) || 1;
-    this.least = this.zoom / 2;
-    this.left = (pane.width - width * this.zoom) / 2;
-    this.top = (pane.height - height * this.zoom) / 2;
-    if (redraw) this.draw();
+    return Math.min(pane.width / this.scene.width, pane.height / this.scene.height);
+  }
+
+  fit() {
+    this.zoom = this.whole();
+    this.left = this.top = 0;
+    this.pan(0, 0);
+  }
+
+  // The stage has another size: what was shown whole still is, and what was in the middle stays there.
+  resized() {
+    const { clientWidth: width, clientHeight: height } = this.stage;
+    const before = this.size ?? [width, height];
+    const fitted = this.fitted;
+    this.size = [width, height];
+    if (!this.scene || !width || !height) return;
+    if (!this.zoom || fitted) this.fit();
+    else this.pan((width - before[0]) / 2, (height - before[1]) / 2);
   }
 
   actual() {
@@ -318,20 +345,34 @@ class Viewer {
   zoomBy(factor, at) {
     const pane = this.panes()[0];
     const [x, y] = at ?? [pane.width / 2, pane.height / 2];
-    const zoom = Math.min(Math.max(this.zoom * factor, this.least), MAX_ZOOM);
+    const least = Math.min(this.whole() / 2, 1 / devicePixelRatio);
+    const zoom = Math.min(Math.max(this.zoom * factor, least), MAX_ZOOM);
     this.left = x - ((x - this.left) * zoom) / this.zoom;
     this.top = y - ((y - this.top) * zoom) / this.zoom;
     this.zoom = zoom;
-    this.draw();
+    this.pan(0, 0);
   }
 
+  // Along each axis the photograph covers the pane, or lies whole inside it, in the middle.
   pan(dx, dy) {
     const pane = this.panes()[0];
     const { width, height } = this.scene;
-    const within = (value, size, room) => Math.min(Math.max(value, room / 2 - size), room / 2);
+    const within = (value, size, room) =>
+      size <= room ? (room - size) / 2 : Math.min(Math.max(value, room - size), 0);
     this.left = within(this.left + dx, width * this.zoom, pane.width);
     this.top = within(this.top + dy, height * this.zoom, pane.height);
+    if (this.sharp()) {
+      this.left = Math.round(this.left * devicePixelRatio) / devicePixelRatio;
+      this.top = Math.round(this.top * devicePixelRatio) / devicePixelRatio;
+    }
+    this.fitted = Math.abs(this.zoom / this.whole() - 1) < 1e-6;
     this.draw();
+  }
+
+  // Whether a pixel of the photograph takes a whole number of screen pixels: it is shown as it is then.
+  sharp() {
+    const density = this.zoom * devicePixelRatio;
+    return density > 0.99 && Math.abs(density - Math.round(density)) < 1e-6;
   }
 
   // The point of the photograph under a pointer event, and the pane it is in.
@@ -363,7 +404,7 @@ class Viewer {
     stage.addEventListener("pointerup", () => (this.drag = null));
     stage.addEventListener("pointercancel", () => (this.drag = null));
     stage.addEventListener("pointerleave", () => this.say(null));
-    stage.addEventListener("dblclick", () => this.scene && !this.ruler.on && this.fit(true));
+    stage.addEventListener("dblclick", () => this.scene && !this.ruler.on && this.fit());
     stage.addEventListener("keydown", (event) => this.key(event));
   }
 
@@ -382,6 +423,8 @@ class Viewer {
   move(event) {
     if (!this.scene) return;
     const { drag } = this;
+    if (this.byKeys) this.draw();
+    this.byKeys = false;
     if (drag && drag.wipe) {
       const frame = this.stage.getBoundingClientRect();
       this.settings.wipe = Math.min(Math.max((event.clientX - frame.left) / frame.width, 0), 1);
@@ -414,7 +457,7 @@ class Viewer {
       "+": () => this.zoomBy(1.25),
       "=": () => this.zoomBy(1.25),
       "-": () => this.zoomBy(0.8),
-      0: () => this.fit(true),
+      0: () => this.fit(),
       r: () => this.measure(centre()),
       R: () => this.measure(centre()),
     };
@@ -422,7 +465,7 @@ class Viewer {
     event.preventDefault();
     event.stopPropagation(); // Streamlit has shortcuts of its own
     keys[event.key]();
-    this.byKeys = true;
+    this.byKeys = true; // a mark in the middle shows where the keys point
     this.say(centre(), this.panes()[0].name);
     this.draw();
   }
@@ -488,7 +531,7 @@ class Viewer {
     const context = this.canvas.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
-    context.imageSmoothingEnabled = this.zoom < PIXELS_FROM;
+    context.imageSmoothingEnabled = this.zoom < PIXELS_FROM && !this.sharp();
     context.imageSmoothingQuality = "high";
     const level = this.levelFor(this.zoom * ratio);
     const missing = new Set();
@@ -517,12 +560,13 @@ class Viewer {
     const { tile, width, levels } = this.scene;
     const content = this.contents[pane.name];
     const [across, down] = levels[level];
-    const scale = width / across; // pixels of the photograph in one of the level
-    const first = (edge) => Math.max(0, Math.floor(edge / this.zoom / scale / tile));
-    const last = (edge, count) => Math.min(Math.ceil(count / tile) - 1, Math.floor(edge / this.zoom / scale / tile));
+    const [wide, high] = [width / across, this.scene.height / down]; // pixels of the photograph in one of the level
+    const at = (edge, unit) => Math.floor(edge / this.zoom / unit / tile);
     const [from, to] = [pane.clip[0] - pane.x - this.left, pane.clip[0] + pane.clip[1] - pane.x - this.left];
-    for (let line = first(-this.top); line <= last(pane.height - this.top, down); line++) {
-      for (let column = first(from); column <= last(to, across); column++) {
+    const lastLine = Math.min(Math.ceil(down / tile) - 1, at(pane.height - this.top, high));
+    const lastColumn = Math.min(Math.ceil(across / tile) - 1, at(to, wide));
+    for (let line = Math.max(0, at(-this.top, high)); line <= lastLine; line++) {
+      for (let column = Math.max(0, at(from, wide)); column <= lastColumn; column++) {
         const place = [level, column, line];
         this.paintPart(context, pane, this.settings.view, place, missing, used, (key) => this.tiles.get(key));
         if (content.planes.length)
@@ -689,6 +733,11 @@ function contents(scene) {
   return found;
 }
 
+// The least value of a tile that a threshold marks.
+function level(threshold) {
+  return Math.ceil(threshold * FULL - 1e-3);
+}
+
 function layered(title, layers) {
   return {
     title,
@@ -699,7 +748,7 @@ function layered(title, layers) {
       for (const layer of layers) {
         const own = viewer.settings.layers[layer.id];
         if (!own.on) continue;
-        const least = layer.kind === "prob" ? viewer.thresholds[layer.id] * FULL : 1;
+        const least = layer.kind === "prob" ? level(viewer.thresholds[layer.id]) : 1;
         paintMask(image, planes[layer.plane], least, own.contour, layer.colour, own.opacity);
       }
     },
@@ -746,7 +795,7 @@ function agreement(title, layer, truth, scene) {
     ],
     paint({ data }, planes, viewer) {
       const [values, marked, inside] = [planes[layer.plane], planes[truth.plane], planes[scene.fov]];
-      const least = viewer.thresholds[layer.id] * FULL;
+      const least = level(viewer.thresholds[layer.id]);
       for (let i = 0; i < values.length; i++) {
         if (!inside[i]) continue;
         const found = values[i] >= least;
@@ -767,7 +816,7 @@ function probability(title, layer, scene) {
     legend: [0, 0.25, 0.5, 0.75, 1].map((value) => [String(value), scale[Math.round(value * 255)]]),
     paint({ data }, planes) {
       const [values, inside] = [planes[layer.plane], planes[scene.fov]];
-      for (let i = 0; i < values.length; i++) if (inside[i]) lay(data, 4 * i, ...scale[values[i] >> 8], 1);
+      for (let i = 0; i < values.length; i++) if (inside[i]) lay(data, 4 * i, ...scale[Math.round((values[i] / FULL) * 255)], 1);
     },
   };
 }
@@ -776,7 +825,7 @@ function probability(title, layer, scene) {
 
 function describe(layer, threshold) {
   const [rest, marked] = layer.histogram;
-  const from = Math.ceil(threshold * rest.length);
+  const from = Math.round(threshold * rest.length); // thresholds are whole thousandths, and so are the bins
   const sum = (list, start) => list.slice(start).reduce((total, value) => total + value, 0);
   const [wrong, hit] = [sum(rest, from), sum(marked, from)];
   const all = sum(rest, 0) + sum(marked, 0);

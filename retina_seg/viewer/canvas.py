@@ -40,19 +40,25 @@ def show(
 
     def moved() -> None:
         told = _told("thresholds")
-        if told.get("scene") == scene.id:
-            on_thresholds({str(layer): float(value) for layer, value in told["values"].items()})
+        values = told.get("values")
+        if told.get("scene") == scene.id and isinstance(values, Mapping):
+            on_thresholds({str(layer): value for layer, value in values.items() if _is_probability(value)})
 
     def asked() -> None:
         st.session_state[_WANTED] = _told("want")
 
     wanted = st.session_state.pop(_WANTED, {})
-    tiles = [str(key) for key in wanted.get("tiles", ())] if wanted.get("id") == scene.id else []
+    keys = wanted.get("tiles")
+    tiles = [str(key) for key in keys] if wanted.get("id") == scene.id and isinstance(keys, list) else []
     data = scene.answer(tiles) if tiles else scene.opening(thresholds, um_per_px)
     _component(key=KEY, data=data, on_thresholds_change=moved, on_want_change=asked)
 
 
-def _told(name: str) -> dict[str, Any]:
-    """What the browser said last under a name."""
-    state = st.session_state.get(KEY) or {}
-    return dict(state.get(name) or {})
+def _told(name: str) -> Mapping[str, Any]:
+    """What the browser said last under a name; it may be anything, so what is no mapping is passed over."""
+    told = (st.session_state.get(KEY) or {}).get(name)
+    return told if isinstance(told, Mapping) else {}
+
+
+def _is_probability(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1

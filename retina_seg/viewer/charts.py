@@ -13,7 +13,7 @@ Reports = Mapping[str, Mapping[str, Any]]
 """What the legend calls it -> report, as `zoo.reports` gives it."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
-_HEIGHT = 300
+_HEIGHT = 420
 
 
 def summary(reports: Reports) -> list[dict[str, Any]]:
@@ -62,26 +62,31 @@ def _curves(
     for name, report in reports.items():
         curves = report.get("curves") or {}
         triples = zip(*(curves.get(column, ()) for column in names), strict=True)
-        lines += [{"report": name, "x": x, "y": y, "threshold": at} for x, y, at in triples]
+        lines += [{"report": name, "x": x, "y": y, "threshold": at, "n": n} for n, (x, y, at) in enumerate(triples)]
         raters = {"model": report["fov"], "second human": (report["second_observer"] or {}).get("fov")}
+        needed = ("sensitivity", "specificity", "precision")
         for rater, scores in raters.items():
-            if scores:
+            if scores and all(scores[key] is not None for key in needed):
                 x, y = point(scores)
                 points.append({"report": name, "rater": rater, "x": x, "y": y})
     domain = altair.Scale(domain=[0, 1])
     place = {"x": altair.X("x:Q", title=axes[0], scale=domain), "y": altair.Y("y:Q", title=axes[1], scale=domain)}
     numbers = [altair.Tooltip("x:Q", format=".3f", title=axes[0]), altair.Tooltip("y:Q", format=".3f", title=axes[1])]
     curve = (
-        altair.Chart(pandas.DataFrame(lines, columns=["report", "x", "y", "threshold"]))
+        altair.Chart(pandas.DataFrame(lines, columns=["report", "x", "y", "threshold", "n"]))
         .mark_line()
         .encode(
             **place,
             color=_colour(reports, legend=True),
-            order=altair.Order("threshold:Q", sort="descending"),
+            order="n:Q",
             tooltip=["report:N", *numbers, altair.Tooltip("threshold:Q", format=".3f")],
         )
     )
-    shape = altair.Shape("rater:N", scale=altair.Scale(domain=["model", "second human"], range=["circle", "cross"]))
+    shape = altair.Shape(
+        "rater:N",
+        scale=altair.Scale(domain=["model", "second human"], range=["circle", "cross"]),
+        legend=altair.Legend(orient="bottom", title=None),
+    )
     marks = (
         altair.Chart(pandas.DataFrame(points, columns=["report", "rater", "x", "y"]))
         .mark_point(size=90, filled=True, opacity=1)
@@ -98,14 +103,16 @@ def distribution(reports: Reports, metric: str) -> altair.LayerChart:
         for row in report["per_image"]
     ]
     base = altair.Chart(pandas.DataFrame(rows)).encode(
-        x=altair.X(f"{metric}:Q", scale=altair.Scale(zero=False)),
+        x=altair.X(f"{metric}:Q", scale=altair.Scale(zero=False), title=f"{metric}; the line is the mean"),
         y=altair.Y("report:N", title=None, axis=altair.Axis(labelLimit=220)),
         color=_colour(reports, legend=False),
     )
     dots = base.mark_circle(size=70, opacity=0.7).encode(
         tooltip=["photograph:N", altair.Tooltip(f"{metric}:Q", format=".3f")]
     )
-    means = base.mark_tick(thickness=3, size=26).encode(x=f"mean({metric}):Q", tooltip=altair.value(None))
+    means = base.mark_tick(thickness=3, size=26).encode(
+        x=altair.X(f"mean({metric}):Q", title=""), tooltip=altair.value(None)
+    )
     return (dots + means).properties(height=max(110, 55 * len(reports)))
 
 

@@ -4,6 +4,7 @@ How masks and pictures are encoded is in io, the report in report.
 """
 
 import re
+import unicodedata
 import zipfile
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -24,6 +25,9 @@ SINGLE = {
 }
 """Label of a download -> what `Prediction.encode` calls it; "" is the JSON that is always there."""
 
+_LONGEST = 60  # letters of a name: with the ending it must fit into 255 bytes
+_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn")  # control, format (right-to-left marks) and unassigned characters
+
 _ENDS = {
     "mask": ("_mask.png", "image/png"),
     "overlay": ("_overlay.png", "image/png"),
@@ -43,10 +47,18 @@ def stems(photographs: Sequence[Photograph], *, names: bool) -> dict[str, str]:
         if photograph.source == "file" and not names:
             wanted.append(f"photograph-{number:02d}.png")
         elif photograph.source == "file":
-            wanted.append(photograph.name.replace("\\", "/"))  # a folder's files carry the folders above them
+            wanted.append(_safe(photograph.name))
         else:
             wanted.append(re.sub(r"[^A-Za-z0-9]+", "_", photograph.name).strip("_") + ".png")
     return dict(zip((one.id for one in photographs), io.output_stems(wanted), strict=True))
+
+
+def _safe(name: str) -> str:
+    """A file's name as a path that holds nothing but letters a file system takes; it may have folders above it."""
+    parts = (re.sub(r'[\x00-\x1f<>:"|?*]', "_", part) for part in name.replace("\\", "/").split("/"))
+    shown = ("".join(c for c in part if unicodedata.category(c) not in _INVISIBLE) for part in parts)
+    kept = [part[-_LONGEST:] for part in shown if part.strip(". ")]
+    return "/".join(["", "upload", *(kept or ["photograph.png"])])  # rooted, or the working folder would be above it
 
 
 def distinct(names: Sequence[str]) -> list[str]:

@@ -15,6 +15,8 @@ from retina_seg.errors import UserError
 MAX_UPLOAD_MB = 200
 """Largest file that can be dropped: a 16-bit colour TIFF of 30 megapixels has 180 MB."""
 
+_SPOOL = 2 * MAX_UPLOAD_MB * 1024 * 1024  # bytes an upload may have before Starlette would use the disk
+
 DATA_ROOT, RUNS = "RETINA_SEG_DATA", "RETINA_SEG_RUNS"
 """Environment variables: folder of the known sets; run folders, separated like PATH."""
 
@@ -22,12 +24,14 @@ PRIVATE: dict[str, Any] = {
     "server.address": "127.0.0.1",
     "server.allowedHosts": ["127.0.0.1", "localhost"],
     "server.enableAgentApi": False,
+    "server.enableCORS": True,
+    "server.enableXsrfProtection": True,
     "server.maxUploadSize": MAX_UPLOAD_MB,
-    "server.disconnectedSessionTTL": 120,
     "browser.gatherUsageStats": False,
     "client.showErrorDetails": "none",
+    "client.disableDataExport": True,
 }
-"""Settings of the server that keep photographs on this computer and out of its logs."""
+"""Settings of the server that keep photographs on this computer and out of its logs, and file names out of files."""
 
 COMFORT: dict[str, Any] = {
     "client.toolbarMode": "minimal",
@@ -93,6 +97,7 @@ def start(port: int = 8501, *, data_root: Path | None = None, runs: Sequence[Pat
         os.environ[DATA_ROOT] = str(data_root.resolve())
     os.environ[RUNS] = os.pathsep.join(str(run.resolve()) for run in runs)
     keep_uploads_in_memory()
+    ask_nobody()
     threading.Thread(target=_warm, daemon=True).start()
     settings = {**PRIVATE, **COMFORT, "server.port": port, "server.headless": not browser}
     arguments = [f"--{name}={text}" for name, value in settings.items() for text in _texts(value)]
@@ -129,14 +134,24 @@ def keep_uploads_in_memory() -> None:
     """
     from starlette.formparsers import MultiPartParser
 
-    MultiPartParser.spool_max_size = 2 * MAX_UPLOAD_MB * 1024 * 1024
+    MultiPartParser.spool_max_size = _SPOOL
+
+
+def ask_nobody() -> None:
+    """Keep Streamlit from asking an outside server for this computer's address when a foreign page knocks."""
+    from streamlit import net_util
+
+    net_util.get_external_ip = lambda: None
 
 
 def unsafe() -> str:
     """Why photographs should not be opened in this server; "" where `start` started it."""
     import streamlit as st
+    from starlette.formparsers import MultiPartParser
 
     wrong = [name for name, value in PRIVATE.items() if _texts(st.get_option(name)) != _texts(value)]
+    if MultiPartParser.spool_max_size != _SPOOL:
+        wrong.append("the upload buffer")
     if not wrong:
         return ""
     return (

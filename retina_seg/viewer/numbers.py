@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retina_seg import biomarkers, metrics
+from retina_seg.biomarkers import Description
 from retina_seg.inference import Prediction
 
 VESSELS = "vessels"
@@ -48,6 +49,25 @@ def measure(prediction: Prediction) -> dict[str, float]:
     return asdict(biomarkers.measure(mask, prediction.fov))
 
 
+def remarks(measured: Mapping[str, float]) -> list[str]:
+    """What unusual biomarkers say about the mask: a sentence for each."""
+    said = []
+    for name, distance in biomarkers.unusual(measured).items():
+        description = biomarkers.DESCRIPTIONS[name]
+        side, meaning = ("low", "many vessels may be missing") if distance < 0 else ("high", "much may be no vessel")
+        value = _text(description, measured[name])
+        said.append(
+            f"{description.label} {value} is unusually {side}: {meaning}. Compare the mask with the photograph."
+        )
+    return said
+
+
+def _text(description: Description, value: float) -> str:
+    if description.unit.startswith("%"):
+        value = 100 * value
+    return f"{value:.{description.digits}f} {description.unit}".strip()
+
+
 def readable(measured: Mapping[str, float], um_per_px: float | None = None) -> list[Number]:
     """Biomarkers as label, value and sentence; lengths in real units too where the size of a pixel is known."""
     found = []
@@ -55,9 +75,7 @@ def readable(measured: Mapping[str, float], um_per_px: float | None = None) -> l
         if name not in measured:
             continue
         value = measured[name]
-        text = f"{value:.{description.digits}f} {description.unit}".strip()
-        if description.unit.startswith("%"):
-            text = f"{100 * value:.{description.digits}f} {description.unit}"
+        text = _text(description, value)
         if math.isnan(value):
             text = "not measurable"
         elif um_per_px and description.unit == "px":

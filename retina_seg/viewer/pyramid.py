@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 TILE = 512
 COARSEST = 1280
 """Longest side, in pixels, of the level that is sent with a scene; each finer level has twice the pixels a side."""
-FULL = 65535
-"""Stands for probability 1 in a tile."""
+FULL = 65000
+"""Stands for probability 1 in a tile: every threshold of three decimals is a whole number then."""
+_ROUNDING = 1e-3  # of FULL: half a step of float32 near 1, so that a probability on the threshold stays on it
 
 _QUALITY = 92  # of JPEG; chroma is kept at full resolution, or thin vessels fade
 _DEFLATE = 1  # probabilities hardly shrink further, and a tile must not make the user wait
@@ -64,7 +65,7 @@ class Plane:
         if self.kind == "picture":
             return "image/jpeg", _jpeg(part)
         if self.kind == "prob":
-            scaled = np.rint(np.float64(FULL) * part).astype("<u2")
+            scaled = (FULL * part.astype(np.float64) + _ROUNDING).astype("<u2")
             return "u16", zlib.compress(scaled.tobytes(), _DEFLATE)
         return "u8", zlib.compress(part.astype(np.uint8).tobytes(), _DEFLATE)
 

@@ -20,7 +20,11 @@ from retina_seg.viewer.pyramid import Plane
 MESSAGE_BYTES = 2_000_000
 """A message with tiles stops growing here; what is left out is asked for again."""
 
+THRESHOLDS = 1000
+"""The slider moves in steps of one part of these; the histogram has a bin for each."""
+
 FOV_COLOUR = (150, 150, 150)
+SECOND_COLOUR = overlay.OTHER  # all targets of the model beside
 TRUTH_COLOUR = (213, 94, 0)  # vermilion of Okabe and Ito: none of the targets has it
 TITLES = {"disc": "optic disc"}
 
@@ -141,9 +145,10 @@ class Scene:
             for index, target in enumerate(prediction.targets):
                 truth = self.truths.get(target)
                 title = TITLES.get(target, target.replace("_", " "))
+                colour = overlay.colour(target) if source.id == "a" else SECOND_COLOUR
                 layers.append(
                     {
-                        **_layer(f"{source.id}:{target}", "prob", target, source.id, overlay.colour(target)),
+                        **_layer(f"{source.id}:{target}", "prob", target, source.id, colour),
                         "title": f"{title} · {source.title}" if several else title,
                         "plane": f"prob:{source.id}:{target}",
                         "threshold": prediction.thresholds[index],
@@ -174,7 +179,8 @@ def _layer(name: str, kind: str, target: str, source: str, colour: tuple[int, in
 
 def histogram(prob: NDArray[np.float32], truth: NDArray[np.bool_] | None, fov: NDArray[np.bool_]) -> list[list[int]]:
     """Pixels inside `fov` by probability, unmarked and marked in the truth (all unmarked without one)."""
-    return metrics.score_histogram(prob, np.zeros_like(fov) if truth is None else truth, fov).tolist()
+    marked = np.zeros_like(fov) if truth is None else truth
+    return metrics.score_histogram(prob, marked, fov, bins=THRESHOLDS).tolist()
 
 
 def _viridis() -> list[list[int]]:

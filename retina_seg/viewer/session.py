@@ -54,6 +54,8 @@ class Session:
     thresholds : (photograph, model) -> target -> threshold the visitor chose.
     truths : photograph -> the annotation dropped for it.
     refused : photograph -> why the annotation dropped last was not taken.
+    um_per_px : photograph -> size of a pixel the visitor gave.
+    um_of_size : (height, width) -> size of a pixel the visitor gave for all photographs of that size.
     batch : (photograph, model) -> what `batches.segment` made of it.
     """
 
@@ -62,6 +64,8 @@ class Session:
     thresholds: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     truths: dict[str, DroppedTruth] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    um_per_px: dict[str, float] = field(default_factory=dict)
+    um_of_size: dict[tuple[int, int], float] = field(default_factory=dict)
     batch: dict[tuple[str, str], Any] = field(default_factory=dict)
     _loaded: OrderedDict[str, Loaded] = field(default_factory=OrderedDict, repr=False)
     _results: OrderedDict[tuple[str, str], Prediction] = field(default_factory=OrderedDict, repr=False)
@@ -90,6 +94,7 @@ class Session:
         self.photographs.pop(key, None)
         self.truths.pop(key, None)
         self.refused.pop(key, None)
+        self.um_per_px.pop(key, None)
         self._loaded.pop(key, None)
         for store in (
             self.thresholds,
@@ -152,6 +157,11 @@ class Session:
         prediction = self.chosen(photograph, model)
         key = (photograph.id, model, prediction.thresholds)
         return _remembered(self._measured, key, lambda: numbers.measure(prediction))
+
+    def pixel_size(self, photograph: Photograph) -> float | None:
+        """Micrometres on the retina that a pixel spans, None where the visitor gave none for this photograph."""
+        height, width = self.load(photograph).image.shape[:2]
+        return self.um_per_px.get(photograph.id, self.um_of_size.get((height, width)))
 
     def auc(self, photograph: Photograph, model: str, target: str, truth: NDArray[np.bool_]) -> float:
         """AUC inside the field of view; it does not depend on a threshold and is computed once."""

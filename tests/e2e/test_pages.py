@@ -39,7 +39,7 @@ def test_twenty_photographs_become_a_table_and_a_zip_with_the_flagged_first(visi
     page.get_by_role("button", name="Segment 20 of 20 photographs").click()
     page.get_by_role("button", name="Done: 20 photographs").wait_for(timeout=180_000)
     visitor.settle()
-    for label in ("all (20)", "failed (1)", "flagged (1)", "sound (18)"):
+    for label in ("all (20)", "failed (1)", "flagged (1)", "no remark (18)"):
         page.get_by_role("radio", name=label).or_(page.get_by_role("button", name=label)).first.wait_for()
     page.screenshot(path=picture_folder / "viewer-batch.png")
     with page.expect_download() as waited:
@@ -47,7 +47,7 @@ def test_twenty_photographs_become_a_table_and_a_zip_with_the_flagged_first(visi
     packed = zipfile.ZipFile(BytesIO(Path(waited.value.path()).read_bytes()))
     assert sum(name.endswith("_mask.png") for name in packed.namelist()) == 19
     rows = list(csv.DictReader(StringIO(packed.read("results.csv").decode())))
-    assert [row["status"] for row in rows] == ["failed", "flagged", *["sound"] * 18]
+    assert [row["status"] for row in rows] == ["failed", "flagged", *["no remark"] * 18]
     assert rows[0]["photograph"] == "photograph-20"
     assert rows[1]["calibre_px"] == ""
     assert all(float(row["calibre_px"]) > 1 for row in rows[2:])

@@ -205,7 +205,7 @@ def test_the_ruler_measures_pixels_and_micrometres_only_where_their_size_is_know
     visitor.drop(photographs / "eye_0.png")
     visitor.result()
     page = visitor.page
-    page.get_by_role("button", name="Measure a distance").click()
+    page.get_by_role("button", name="Ruler").click()
     box = page.locator(".stage").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.click(x - 60, y)
@@ -277,7 +277,7 @@ def test_blurred_and_dark_photographs_and_other_pictures_get_a_banner_and_no_bio
         visitor.result()
         page.get_by_test_id("stAlert").get_by_text("Do not rely on this result").wait_for()
         assert word in page.get_by_test_id("stAlert").first.inner_text()
-        assert page.get_by_text("Withheld:").count() == 1
+        assert page.get_by_text("Withheld: see the red box above.").count() == 1
         assert page.get_by_text("Mean calibre:").count() == 0
         page.reload()
         page.get_by_text("No photograph at hand?").wait_for()

@@ -124,3 +124,10 @@ def test_pictures_of_any_shape_keep_off_the_text(prediction, drawn_page, shape):
     cut = replace(prediction, image=image, mask=prediction.mask[:, :high, :wide], fov=fov)
     made(cut)
     check_layout(drawn_page[0])
+
+
+@pytest.mark.parametrize("title", ["Smith$_^$", "田中太郎", "a" * 300, "x\ty"])
+def test_any_title_is_text_of_one_line(prediction, drawn_page, title):
+    pdf = report.one_page(prediction, title=title, columns=[], model="m")
+    assert pages(pdf) == 1
+    check_layout(drawn_page[0])

@@ -50,6 +50,21 @@ def damaged():
     }
 
 
+@pytest.fixture
+def usual(monkeypatch):
+    """No biomarker is unusual, as those of small drawings are."""
+    monkeypatch.setattr(numbers.biomarkers, "unusual", lambda measured: {})
+
+
+def test_an_unusual_biomarker_flags(photograph, prediction, monkeypatch):
+    monkeypatch.setattr(numbers.biomarkers, "unusual", lambda measured: {"fractal_dimension": -1.0})
+    record = batches.segment(photograph("1"), "m", lambda: prediction)
+    assert record.status == FLAGGED
+    assert "unusually low" in record.remarks[0]
+    assert record.measured
+
+
+@pytest.mark.usefixtures("usual")
 def test_a_sound_photograph(photograph, prediction):
     one = photograph("1")
     record = batches.segment(one, "m", lambda: prediction)
@@ -59,6 +74,7 @@ def test_a_sound_photograph(photograph, prediction):
     assert record.masks == {"vessels": io.mask_png(prediction.mask[0])}
 
 
+@pytest.mark.usefixtures("usual")
 def test_doubts_flag_and_withhold(photograph, doubtful, worthless):
     record = batches.segment(photograph("1"), "m", lambda: doubtful)
     assert (record.status, record.remarks) == (FLAGGED, ("The photograph is dark.",))

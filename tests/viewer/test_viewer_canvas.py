@@ -53,7 +53,10 @@ def test_tiles_are_sent_once_when_they_are_asked_for(page):
 
 @pytest.mark.parametrize(
     "wanted",
-    [{"id": "another", "tiles": ["green/0/0/0"]}, {"id": "shown", "tiles": []}, {"id": "shown"}, {}, None],
+    [
+        *({"id": "another", "tiles": ["green/0/0/0"]}, {"id": "shown", "tiles": []}, {"id": "shown"}, {}, None),
+        *("nonsense", ["shown"], 7, {"id": "shown", "tiles": "green/0/0/0"}, {"id": ["shown"], "tiles": [None]}),
+    ],
 )
 def test_everything_else_is_answered_with_the_scene(page, wanted):
     page.run()
@@ -74,3 +77,17 @@ def test_the_picture_asks_no_other_address():
         text = canvas._part(suffix)
         assert text.strip()
         assert not re.search(r"https?://|\bimport\s*\(|@import|\burl\(|\bfetch\(|XMLHttpRequest", text)
+
+
+@pytest.mark.parametrize("told", ["nonsense", None, 3, {"scene": "shown"}, {"scene": "shown", "values": [0.5]}])
+def test_thresholds_that_are_none_are_passed_over(page, told):
+    page.run()
+    page.say("thresholds", told)
+    assert page.thresholds == []
+
+
+def test_only_probabilities_are_thresholds(page):
+    page.run()
+    values = {"a:vessels": 0.25, "b": "nan", "c": float("nan"), "d": -1, "e": 2, "f": None}
+    page.say("thresholds", {"scene": "shown", "values": values})
+    assert page.thresholds == [{"a:vessels": 0.25}]

@@ -1,6 +1,7 @@
 import gzip
 import json
 import zipfile
+from dataclasses import replace
 from io import BytesIO
 
 import nibabel
@@ -125,3 +126,33 @@ def test_the_report_is_given_the_numbers_or_why_there_are_none(prediction, worth
 
 def test_the_report_of_a_run_without_description_and_scores_can_be_made(prediction, tiny_run):
     assert downloads.pdf(prediction, "p", zoo.card(tiny_run), [], None).startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("eye.png", "eye"),
+        ("../../evil.png", "evil"),
+        ("C:\\\\Users\\\\jane\\\\eye.png", "eye"),
+        ("a\u202egnp.png", "agnp"),
+        ("", "photograph"),
+        ("...", "photograph"),
+        ("a<b>|c?.png", "a_b__c_"),
+    ],
+)
+def test_a_kept_name_is_a_plain_file_name_of_its_own(photograph, name, stem):
+    one = replace(photograph("1", source="file"), name=name)
+    assert downloads.stems([one], names=True) == {one.id: stem}
+
+
+def test_a_long_name_still_fits_with_its_ending(photograph):
+    one = replace(photograph("1", source="file"), name="é" * 250 + ".png")
+    assert len(f"{downloads.stems([one], names=True)[one.id]}_mask.nii.gz".encode()) < 255
+
+
+def test_names_that_clash_get_the_folders_of_the_upload_and_never_those_of_the_server(photograph):
+    both = [
+        replace(photograph("1", source="file"), name="eye.png"),
+        replace(photograph("2", source="file"), name="sub/eye.png"),
+    ]
+    assert sorted(downloads.stems(both, names=True).values()) == ["sub_eye", "upload_eye"]

@@ -4,7 +4,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from streamlit import config
+from starlette.formparsers import MultiPartParser
+from streamlit import config, net_util
 from streamlit.web import bootstrap
 
 from retina_seg.errors import UserError
@@ -12,8 +13,10 @@ from retina_seg.viewer import launch
 
 
 @pytest.fixture
-def private():
+def private(monkeypatch):
     """The settings of a server that `start` started, taken back afterwards."""
+    monkeypatch.setattr(MultiPartParser, "spool_max_size", MultiPartParser.spool_max_size)
+    launch.keep_uploads_in_memory()
     before = {name: config.get_option(name) for name in launch.PRIVATE}
     for name, value in launch.PRIVATE.items():
         config.set_option(name, value)
@@ -25,8 +28,6 @@ def private():
 @pytest.fixture
 def environment(monkeypatch):
     """Whatever a test leaves in the environment and in Starlette is taken back."""
-    from starlette.formparsers import MultiPartParser
-
     for name in (launch.DATA_ROOT, launch.RUNS):
         monkeypatch.setenv(name, "")
     monkeypatch.setattr(launch, "_warm", lambda: None)
@@ -103,7 +104,6 @@ def test_start_needs_finished_runs_and_a_data_root_that_is_there(served, port, t
 def received(size: int):
     """A file of so many bytes as Starlette receives it."""
     from starlette.datastructures import Headers
-    from starlette.formparsers import MultiPartParser
 
     head = b'--b\r\nContent-Disposition: form-data; name="f"; filename="eye.png"\r\n\r\n'
     body = head + bytes(size) + b"\r\n--b--\r\n"
@@ -156,3 +156,15 @@ def test_what_makes_a_page_unsafe_is_named(name, value):
     assert name in problem
     assert "retina-seg app" in problem
     assert not any(other in problem for other in launch.PRIVATE if other != name)
+
+
+def test_nobody_is_asked_for_the_address_of_this_computer(monkeypatch):
+    monkeypatch.setattr(net_util, "get_external_ip", net_util.get_external_ip)
+    launch.ask_nobody()
+    assert net_util.get_external_ip() is None
+
+
+@pytest.mark.usefixtures("private")
+def test_a_server_that_would_put_uploads_on_the_disk_is_unsafe(monkeypatch):
+    monkeypatch.setattr(MultiPartParser, "spool_max_size", 1024 * 1024)
+    assert "upload buffer" in launch.unsafe()

@@ -17,6 +17,9 @@ def session():
     return Session()
 
 
+KEPT = ("current", "um_of_size")  # not of one photograph
+
+
 def used(session, photograph):
     """Leave something of a photograph in every place of a session."""
     session.open(photograph)
@@ -25,6 +28,7 @@ def used(session, photograph):
     marked[50:60, 50:60] = True
     session.truths[photograph.id] = DroppedTruth("truth file", "truth.png", {"vessels": marked})
     session.refused[photograph.id] = "another file is too small"
+    session.um_per_px[photograph.id] = 7.5
     session.scene(photograph, ("one", "two"), TITLES)
     session.chosen(photograph, "one")
     session.measured(photograph, "one")
@@ -69,7 +73,7 @@ def test_closing_forgets_everything_of_one_photograph_and_nothing_of_others(sess
     used(session, stays)
     before = {name: len(store) for name, store in stores(session).items()}
     used(session, gone)
-    assert all(len(store) > before[name] for name, store in stores(session).items() if name != "current")
+    assert all(len(store) > before[name] for name, store in stores(session).items() if name not in KEPT)
     session.close(gone.id)
     assert {name: len(store) for name, store in stores(session).items()} == before
     assert gone.id not in repr(stores(session))
@@ -209,3 +213,14 @@ def test_two_sessions_share_nothing(photograph, runs):
     assert not any(stores(second).values())
     assert not second.has(photograph("1"), "one")
     assert all(one is not two for one, two in zip(stores(first).values(), stores(second).values(), strict=True) if one)
+
+
+def test_a_pixel_size_is_that_of_its_photograph_or_of_all_of_one_size(session, photograph):
+    one, other = photograph("1"), photograph("2")
+    assert session.pixel_size(one) is None
+    session.um_per_px[one.id] = 7.5
+    assert session.pixel_size(one) == 7.5
+    assert session.pixel_size(other) is None
+    session.um_of_size[session.load(one).image.shape[:2]] = 8.0
+    assert session.pixel_size(one) == 7.5
+    assert session.pixel_size(other) == 8.0
