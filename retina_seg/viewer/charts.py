@@ -82,11 +82,8 @@ def _curves(
             tooltip=["report:N", *numbers, altair.Tooltip("threshold:Q", format=".3f")],
         )
     )
-    shape = altair.Shape(
-        "rater:N",
-        scale=altair.Scale(domain=["model", "second human"], range=["circle", "cross"]),
-        legend=altair.Legend(orient="bottom", title=None),
-    )
+    shape = altair.Shape("rater:N", scale=altair.Scale(domain=["model", "second human"], range=["circle", "cross"]))
+    shape = shape.legend(None)  # the page says it in words
     marks = (
         altair.Chart(pandas.DataFrame(points, columns=["report", "rater", "x", "y"]))
         .mark_point(size=90, filled=True, opacity=1)

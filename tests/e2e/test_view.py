@@ -210,6 +210,7 @@ def test_the_ruler_measures_pixels_and_micrometres_only_where_their_size_is_know
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.click(x - 60, y)
     page.mouse.click(x + 60, y)
+    page.locator(".length", has_text="distance").wait_for()
     text = page.locator(".length").inner_text()
     zoom = min(box["height"] / 584, box["width"] / 565)
     assert float(re.search(r"distance ([\d.]+) px", text)[1]) == pytest.approx(120 / zoom, rel=0.02)
@@ -373,7 +374,7 @@ def test_two_models_stand_side_by_side_on_a_photograph_of_the_gallery(visit):
     page = visitor.page
     page.get_by_text("Gallery").click()
     page.wait_for_timeout(1000)  # it unfolds
-    select(page, "Collection", "drive")
+    select(page, "Collection", "DRIVE")
     select(page, "Picture", "21")
     page.get_by_role("button", name="Open this picture").click()
     page.locator(".stage").wait_for()
