@@ -130,11 +130,10 @@ class Viewer {
   enter(scene) {
     const before = this.scene;
     this.scene = scene;
-    if (before?.id !== scene.id) {
-      this.tiles.clear();
-      this.asked.clear();
-      this.thresholds = {};
-    }
+    if (before?.id === scene.id) return; // the controls stay, and with them the focus of the keyboard
+    this.tiles.clear();
+    this.asked.clear();
+    this.thresholds = {};
     if (before?.photograph !== scene.photograph) {
       this.ruler.points = [];
       this.zoom = 0; // fitted once it can be drawn
