@@ -48,13 +48,15 @@ ROOM = """<style>
 </style>"""  # Streamlit's own margins take a third of a small screen
 RESEARCH = "Research use only: not a medical device, not for diagnosis."
 
-SCORE_COLUMNS = {name: st.column_config.NumberColumn(format="%.4f") for name in scores.METRICS}
+SCORE_COLUMNS = {
+    name: st.column_config.NumberColumn(charts.TITLES.get(name, name), format="%.4f") for name in scores.METRICS
+}
 BATCH_COLUMNS = {
     "remarks": st.column_config.TextColumn(width="large"),
     "density": st.column_config.NumberColumn("density", format="percent"),
     "seconds": st.column_config.NumberColumn(format="%.1f"),
     **{
-        name: st.column_config.NumberColumn(format=f"%.{description.digits}f")
+        name: st.column_config.NumberColumn(name.replace("_px", ", px"), format=f"%.{description.digits}f")
         for name, description in biomarkers.DESCRIPTIONS.items()
         if name != "density"
     },
@@ -514,6 +516,7 @@ def table(frame: pandas.DataFrame, key: str, columns: Mapping[str, Any]) -> int 
         key=key,
         width="stretch",
         column_config=columns,
+        placeholder="–",
     )
     return next((row for row in event.selection.rows if row < len(frame)), None)
 
@@ -547,7 +550,7 @@ def results_page(session: Session, choices: Choices, look: Look) -> None:
         "chose. In the curves a dot is the model at that threshold and a cross the second human observer."
     )
     summary = pandas.DataFrame(charts.summary(reports))
-    st.dataframe(summary, hide_index=True, width="stretch", column_config=SCORE_COLUMNS)
+    st.dataframe(summary, hide_index=True, width="stretch", column_config=SCORE_COLUMNS, placeholder="–")
     for name, report in reports.items():
         box = st.warning if report["leaked_images"] else st.caption
         for warning in report["warnings"]:
@@ -557,7 +560,13 @@ def results_page(session: Session, choices: Choices, look: Look) -> None:
     left.altair_chart(charts.roc(reports), width="stretch")
     right.markdown("##### Precision and recall")
     right.altair_chart(charts.precision_recall(reports), width="stretch")
-    metric = st.selectbox("Score of each photograph", scores.METRICS, index=scores.METRICS.index("dice"))
+    first = scores.METRICS.index("dice")
+    metric = st.selectbox(
+        "Score of each photograph",
+        scores.METRICS,
+        index=first,
+        format_func=lambda name: charts.TITLES.get(name, name),
+    )
     st.altair_chart(charts.distribution(reports, metric), width="stretch")
     worst_cases(session, choices, reports, metric, look)
 

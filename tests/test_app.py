@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from starlette.formparsers import MultiPartParser
 from streamlit import config
 from streamlit.testing.v1 import AppTest
 
@@ -56,8 +57,9 @@ def unsafe_settings() -> Iterator[None]:
 
 
 @pytest.fixture
-def settings(unsafe_settings: None) -> None:
+def settings(unsafe_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings of a server that `retina-seg app` started."""
+    monkeypatch.setattr(MultiPartParser, "spool_max_size", MultiPartParser.spool_max_size)  # taken back afterwards
     for name, value in launch.PRIVATE.items():
         config.set_option(name, value)
     launch.keep_uploads_in_memory()

@@ -12,6 +12,18 @@ import pandas
 Reports = Mapping[str, Mapping[str, Any]]
 """What the legend calls it -> report, as `zoo.reports` gives it."""
 
+TITLES = {
+    "auc": "AUC",
+    "ap": "average precision",
+    "dice": "Dice",
+    "iou": "Jaccard",
+    "mcc": "MCC",
+    "cldice": "Dice of centre lines",
+    "ece": "calibration error",
+    "brier": "Brier score",
+}
+"""What a metric is called where that is not its name."""
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 _HEIGHT = 420
 
@@ -100,7 +112,9 @@ def distribution(reports: Reports, metric: str) -> altair.LayerChart:
         for row in report["per_image"]
     ]
     base = altair.Chart(pandas.DataFrame(rows)).encode(
-        x=altair.X(f"{metric}:Q", scale=altair.Scale(zero=False), title=f"{metric}; the line is the mean"),
+        x=altair.X(
+            f"{metric}:Q", scale=altair.Scale(zero=False), title=f"{TITLES.get(metric, metric)}; the line is the mean"
+        ),
         y=altair.Y("report:N", title=None, axis=altair.Axis(labelLimit=220)),
         color=_colour(reports, legend=False),
     )

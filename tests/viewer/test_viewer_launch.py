@@ -31,7 +31,8 @@ def environment(monkeypatch):
     for name in (launch.DATA_ROOT, launch.RUNS):
         monkeypatch.setenv(name, "")
     monkeypatch.setattr(launch, "_warm", lambda: None)
-    monkeypatch.setattr(MultiPartParser, "spool_max_size", MultiPartParser.spool_max_size)
+    monkeypatch.setattr(MultiPartParser, "spool_max_size", 1024 * 1024)  # Starlette's own
+    monkeypatch.setattr(net_util, "get_external_ip", net_util.get_external_ip)
 
 
 @pytest.fixture
