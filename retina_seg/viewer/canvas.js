@@ -237,8 +237,8 @@ class Viewer {
     if (layer.kind !== "mask") {
       const [threshold, live] = layer.kind === "prob" ? this.thresholdOf(layer) : [[], []];
       const opacity = slider(`${layer.title}: opacity`, [0.1, 1, 0.05], own.opacity, set("opacity"));
-      const contour = element("label", {}, box("contour only", "contour"), "contour");
-      row.append(...threshold, element("label", {}, "opacity", opacity), contour, ...live);
+      const contour = element("label", { className: "style" }, box("contour only", "contour"), "contour");
+      row.append(...threshold, element("label", { className: "style" }, "opacity", opacity), contour, ...live);
     }
     row.dataset.layer = layer.id;
     return row;
@@ -280,7 +280,13 @@ class Viewer {
     this.wipeSlider.hidden = layout !== "wipe";
     const shown = this.shown().map((name) => this.contents[name]);
     const used = new Set(shown.flatMap((content) => content.layers));
-    for (const row of this.root.querySelectorAll(".layer")) row.hidden = !used.has(row.dataset.layer);
+    const styled = new Set(shown.filter((content) => content.styled).flatMap((content) => content.layers));
+    for (const row of this.root.querySelectorAll(".layer")) {
+      row.hidden = !used.has(row.dataset.layer);
+      // Agreement and probability have colours of their own.
+      for (const part of row.querySelectorAll(".style")) part.hidden = !styled.has(row.dataset.layer);
+      row.querySelector("input").disabled = !styled.has(row.dataset.layer);
+    }
     const legend = new Map(shown.flatMap((content) => content.legend));
     this.legend.replaceChildren(
       ...[...legend].map(([text, colour]) => element("span", {}, swatch(colour), text)),
@@ -721,9 +727,10 @@ function contents(scene) {
     const probabilities = layers.filter((layer) => layer.kind === "prob");
     found[`result:${id}`] = layered(`Result${of}`, layers);
     for (const layer of probabilities) {
-      found[`prob:${layer.id}`] = probability(`Probability of ${layer.name}${of}`, layer, scene);
+      const on = probabilities.length > 1 ? ` on ${layer.name}` : "";
+      found[`prob:${layer.id}`] = probability(`Probability${on}${of}`, layer, scene);
       const truth = scene.layers.find((other) => other.kind === "truth" && other.name === layer.name);
-      if (truth) found[`agreement:${layer.id}`] = agreement(`Agreement on ${layer.name}${of}`, layer, truth, scene);
+      if (truth) found[`agreement:${layer.id}`] = agreement(`Agreement${on}${of}`, layer, truth, scene);
     }
   }
   const truths = scene.layers.filter((layer) => layer.kind === "truth");
@@ -740,6 +747,7 @@ function level(threshold) {
 function layered(title, layers) {
   return {
     title,
+    styled: true,
     layers: layers.map((layer) => layer.id),
     planes: layers.map((layer) => layer.plane),
     legend: [],

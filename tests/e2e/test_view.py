@@ -57,6 +57,28 @@ def test_a_dropped_file_is_segmented_and_measured_as_the_library_does_it(visit, 
     visitor.page.screenshot(path=picture_folder / "viewer.png")
 
 
+def test_at_one_to_one_the_browser_shows_the_mask_of_the_library_pixel_by_pixel(visit, photographs):
+    visitor = visit()
+    visitor.drop(photographs / "eye_0.png")
+    visitor.result()
+    page = visitor.page
+    page.get_by_label("vessels: opacity").press("End")
+    page.get_by_role("button", name="One screen pixel for each pixel").click()
+    page.wait_for_timeout(300)
+    shown = (visitor.picture() == VESSELS).all(axis=2)
+    mask = Segmenter.from_pretrained("vessels-drive", "cpu").predict(photographs / "eye_0.png").mask[0]
+    high, wide = shown.shape
+    assert high < mask.shape[0]
+    assert wide > mask.shape[1]
+    places = [(top, left) for top in range(mask.shape[0] - high + 1) for left in range(wide - mask.shape[1] + 1)]
+    matches = [
+        (top, left)
+        for top, left in places
+        if np.array_equal(shown[:, left : left + mask.shape[1]], mask[top : top + high])
+    ]
+    assert len(matches) == 1
+
+
 def test_zoom_pan_and_keys_move_the_picture_and_name_the_probability_under_the_cursor(visit, photographs):
     visitor = visit()
     visitor.drop(photographs / "eye_0.png")
