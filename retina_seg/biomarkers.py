@@ -196,11 +196,6 @@ def unusual(measured: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def calibre_um(calibre_px: float, um_per_px: float) -> float:
-    """Calibre in micrometres: pixels times the micrometres on the retina that a pixel spans."""
-    return calibre_px * um_per_px
-
-
 def _binary(values: npt.ArrayLike, name: str) -> Bools:
     array = np.asarray(values)
     if array.dtype.kind not in "biu":

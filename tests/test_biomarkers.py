@@ -160,10 +160,6 @@ def test_the_rim_does_not_narrow() -> None:
     assert math.isnan(biomarkers.calibre_px(along_rim, fov))
 
 
-def test_micrometres() -> None:
-    assert biomarkers.calibre_um(4.0, 7.5) == 30.0
-
-
 # --- tortuosity
 
 

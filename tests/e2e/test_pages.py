@@ -76,6 +76,7 @@ def test_the_results_page_shows_tables_curves_and_the_worst_cases(visit, picture
     page.get_by_role("link", name="Look at drive:").click()
     page.locator(".stage").wait_for()
     page.get_by_text("Against the truth").wait_for()
+    assert page.get_by_role("button", name="Where is it wrong?").is_visible()
 
 
 def test_the_about_page_names_limits_and_terms(visit):
@@ -83,3 +84,4 @@ def test_the_about_page_names_limits_and_terms(visit):
     visitor.page.get_by_role("link", name="About").click()
     visitor.page.get_by_text("Research use only: not a medical device, not for diagnosis.").first.wait_for()
     visitor.page.get_by_text("Misses the thinnest vessels").wait_for()
+    assert visitor.page.get_by_text("free for research and education").is_visible()

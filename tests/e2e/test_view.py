@@ -369,6 +369,7 @@ def test_too_large_a_file_is_refused_with_the_limit(visit, tmp_path):
     visitor = visit()
     visitor.drop(huge)
     visitor.page.get_by_text(re.compile("must be 200(.0)?MB or smaller")).wait_for()
+    assert not visitor.page.locator(".stage").count()
 
 
 def test_the_viewer_can_be_used_with_the_keyboard_in_the_dark(visit, photographs):
