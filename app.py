@@ -350,10 +350,11 @@ def result(session: Session, photograph: Photograph, choices: Choices, scene: Sc
     with side, st.container(height=SIDE_HEIGHT, border=False):
         scored = score_numbers(session, photograph, model, prediction, scene)
         measured = session.measured(photograph, model)
-        take_away(session, photograph, choices, prediction, scored)
+        readable = numbers.readable(measured, um_per_px)
+        take_away(session, photograph, choices, prediction, readable, scored)
         if scored and learnt_from(photograph, model):
             st.caption(":orange[The model learnt from this photograph: its scores say nothing about new ones.]")
-        number_list(prediction, measured, scored, um_per_px)
+        number_list(prediction, readable, scored)
         facts(prediction)
     banner(top, prediction, numbers.remarks(measured))
 
@@ -386,9 +387,7 @@ def score_numbers(
     return found
 
 
-def number_list(
-    prediction: Prediction, measured: Mapping[str, float], scored: list[Number], um_per_px: float | None
-) -> None:
+def number_list(prediction: Prediction, readable: list[Number], scored: list[Number]) -> None:
     """Scores and biomarkers, one plain sentence under each."""
     if scored:
         st.markdown("###### Against the truth")
@@ -397,7 +396,7 @@ def number_list(
         st.markdown(f"###### Vessels, {plain(prediction.provenance['model'])}")
         if numbers.withheld(prediction):
             st.markdown("Withheld: see the red box above.")
-        number_lines(numbers.readable(measured, um_per_px))
+        number_lines(readable)
 
 
 def number_lines(found: list[Number]) -> None:
@@ -416,12 +415,17 @@ def facts(prediction: Prediction) -> None:
 
 
 def take_away(
-    session: Session, photograph: Photograph, choices: Choices, prediction: Prediction, scored: list[Number]
+    session: Session,
+    photograph: Photograph,
+    choices: Choices,
+    prediction: Prediction,
+    readable: list[Number],
+    scored: list[Number],
 ) -> None:
     """Downloads of one result; nothing is made before it is asked for."""
     stem = downloads.stems(list(session.photographs.values()), names=choices.keep_names)[photograph.id]
     size, card = session.pixel_size(photograph), zoo.card(choices.models[0])
-    page = functools.partial(downloads.pdf, prediction, stem, card, scored, size)
+    page = functools.partial(downloads.pdf, prediction, stem, card=card, measured=readable, scored=scored)
 
     def everything() -> bytes:
         return downloads.zipped({**downloads.files(prediction, stem, um_per_px=size), f"{stem}.pdf": page()})

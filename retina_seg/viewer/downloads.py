@@ -12,7 +12,6 @@ from io import BytesIO
 from retina_seg import io, report
 from retina_seg.checkpoint import Card
 from retina_seg.inference import Prediction
-from retina_seg.viewer import numbers
 from retina_seg.viewer.numbers import Number
 from retina_seg.viewer.opened import Photograph
 
@@ -107,9 +106,10 @@ def zipped(contents: Mapping[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
-def pdf(prediction: Prediction, stem: str, card: Card, scored: Sequence[Number], um_per_px: float | None) -> bytes:
+def pdf(
+    prediction: Prediction, stem: str, *, card: Card, measured: Sequence[Number], scored: Sequence[Number]
+) -> bytes:
     """The one-page report: picture, numbers or why they are withheld, warnings, the model's card in a line."""
-    measured = numbers.readable(numbers.measure(prediction), um_per_px)
     return report.one_page(
         prediction,
         title=stem,

@@ -144,7 +144,7 @@ class Scene:
             prediction = source.prediction
             for index, target in enumerate(prediction.targets):
                 truth = self.truths.get(target)
-                title = TITLES.get(target, target.replace("_", " "))
+                title = _title(target)
                 colour = overlay.colour(target) if source.id == "a" else SECOND_COLOUR
                 layers.append(
                     {
@@ -158,9 +158,13 @@ class Scene:
                 )
         layers.append({**_layer("fov", "mask", "fov", "a", FOV_COLOUR), "title": "field of view", "contour": True})
         for target in self.truths:
-            title = f"truth: {TITLES.get(target, target.replace('_', ' '))}"
-            layers.append({**_layer(f"truth:{target}", "truth", target, "", TRUTH_COLOUR), "title": title})
+            layer = _layer(f"truth:{target}", "truth", target, "", TRUTH_COLOUR)
+            layers.append({**layer, "title": f"truth: {_title(target)}"})
         return layers
+
+
+def _title(target: str) -> str:
+    return TITLES.get(target, target.replace("_", " "))
 
 
 def _layer(name: str, kind: str, target: str, source: str, colour: tuple[int, int, int]) -> dict[str, Any]:

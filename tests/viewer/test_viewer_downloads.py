@@ -21,6 +21,10 @@ def contents(packed):
         return {name: file.read(name) for name in file.namelist()}
 
 
+def read(prediction, um_per_px):
+    return numbers.readable(numbers.measure(prediction), um_per_px)
+
+
 def test_stems_hold_no_file_name_unless_asked(photograph):
     opened = [
         photograph("1", name="Doe_Jane_1950.png", source="file"),
@@ -90,7 +94,9 @@ def test_nothing_that_is_taken_away_holds_the_name_of_the_file(photograph, predi
     one = photograph("1", name="Doe_Jane_1950.png", source="file")
     stem = downloads.stems([one], names=False)[one.id]
     made = {**downloads.files(prediction, stem)}
-    made[f"{stem}.pdf"] = downloads.pdf(prediction, stem, zoo.card("vessels-drive"), [], None)
+    made[f"{stem}.pdf"] = downloads.pdf(
+        prediction, stem, card=zoo.card("vessels-drive"), measured=read(prediction, None), scored=[]
+    )
     for name, content in made.items():
         assert not any(secret.encode() in content or secret in name for secret in SECRETS), name
 
@@ -114,18 +120,18 @@ def test_the_report_is_given_the_numbers_or_why_there_are_none(prediction, worth
     monkeypatch.setattr(downloads.report, "one_page", one_page)
     card = zoo.card("vessels-drive")
     scored = numbers.scores(prediction.mask[0], drawing.vessels, prediction.fov, 0.9)
-    assert downloads.pdf(prediction, "p", card, scored, 10.0) == b"%PDF"
-    measured = numbers.readable(numbers.measure(prediction), 10.0)
+    measured = read(prediction, 10.0)
+    assert downloads.pdf(prediction, "p", card=card, measured=measured, scored=scored) == b"%PDF"
     expected = [[(one.label, one.value, one.sentence) for one in found] for found in (measured, scored)]
     assert told["columns"] == expected
     assert told["title"] == "p"
     assert card.name in told["model"]
-    downloads.pdf(worthless, "p", card, scored, None)
+    downloads.pdf(worthless, "p", card=card, measured=read(worthless, None), scored=scored)
     assert told["columns"] == [[], expected[1]]
 
 
 def test_the_report_of_a_run_without_description_and_scores_can_be_made(prediction, tiny_run):
-    assert downloads.pdf(prediction, "p", zoo.card(tiny_run), [], None).startswith(b"%PDF")
+    assert downloads.pdf(prediction, "p", card=zoo.card(tiny_run), measured=[], scored=[]).startswith(b"%PDF")
 
 
 @pytest.mark.parametrize(
