@@ -1,11 +1,13 @@
-"""Named augmentation pipelines on standardised arrays; the only file that imports albumentations.
+"""Named augmentation pipelines: where a patch lies in its photograph and how it looks; the only file that imports
+albumentations.
 
-No choice of where patches are cut (see patches) and no normalisation (see preprocess).
+No choice of where patches are centred (see patches) and no normalisation (see preprocess).
 """
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -18,11 +20,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks th
 
 import albumentations as A
 
-Transforms = list[A.BasicTransform]
-
-# Largest enlargement of a patch's footprint by a pipeline: rotation by 45 degrees and zooming out to 1/1.3.
-# patches.py cuts its patches larger by this factor, so that augmentation shows no empty corners.
-FOOTPRINT = 1.42 * 1.3
+# How standardised values become the grey levels that cameras and files work on: mean and standard deviation.
+_GREY_MEAN, _GREY_SD = 128.0, 36.0
 
 
 class IntensityJitter(A.ImageOnlyTransform):
@@ -33,7 +32,8 @@ class IntensityJitter(A.ImageOnlyTransform):
     Parameters
     ----------
     gain, offset : standard deviation of the log gain and of the offset, drawn for each channel.
-    noise : largest standard deviation of the pixel noise; the one used is uniform in [0, noise].
+    noise : largest standard deviation of the pixel noise; every second patch gets none, the others one that is
+        uniform in [0, noise].
     """
 
     def __init__(self, gain: float, offset: float, noise: float, p: float = 1.0) -> None:
@@ -46,11 +46,11 @@ class IntensityJitter(A.ImageOnlyTransform):
         channels = img.shape[2]
         gain = np.exp(rng.normal(0, self.gain, channels)).astype(np.float32)
         offset = rng.normal(0, self.offset, channels).astype(np.float32)
-        out = rng.standard_normal(img.shape, dtype=np.float32)
-        out *= np.float32(rng.uniform(0, self.noise))
-        out += img * gain
+        out = img * gain
         out += offset
-        out *= (img[..., :1] != 0) | (img[..., -1:] != 0)
+        if rng.random() < 0.5:
+            out += rng.standard_normal(img.shape, dtype=np.float32) * np.float32(rng.uniform(0, self.noise))
+        out *= _inside(img)
         return out
 
     def get_transform_init_args_names(self) -> tuple[str, ...]:
@@ -58,63 +58,139 @@ class IntensityJitter(A.ImageOnlyTransform):
         return ("gain", "offset", "noise")
 
 
-def _affine(angle: float, zoom: float) -> A.Affine:
-    return A.Affine(
-        rotate=(-angle, angle),
-        scale=(1 / zoom, zoom),
-        keep_ratio=True,
-        interpolation=cv2.INTER_LINEAR,
-        mask_interpolation=cv2.INTER_NEAREST,
-        border_mode=cv2.BORDER_CONSTANT,
-        fill=0,
-        fill_mask=0,
-        p=1.0,
-    )
+class Camera(A.ImageOnlyTransform):
+    """What optics, sensor and file format do to a photograph, on standardised channels taken back to grey levels.
+
+    Blur of the eye's media, of focus or of motion; fewer pixels; uneven light; gamma; faded or absent colour; sensor
+    noise; JPEG. Each befalls a fifth to a third of the patches, so that some show none and some show several.
+    """
+
+    def __init__(self, p: float = 1.0) -> None:
+        super().__init__(p=p)
+        blur = [
+            A.GaussianBlur(blur_limit=0, sigma_limit=(0.3, 1.6)),
+            A.Defocus(radius=(1, 2), alias_blur=(0.1, 0.3)),
+            A.MotionBlur(blur_limit=(3, 7)),
+            A.Downscale(scale_range=(0.5, 0.9), interpolation_pair={"downscale": cv2.INTER_AREA, "upscale": 1}),
+        ]
+        self._steps = A.Compose(
+            [
+                A.OneOf(blur, p=0.3),
+                A.Illumination(intensity_range=(0.05, 0.2), p=0.25),
+                A.RandomGamma(gamma_limit=(60, 160), p=0.3),
+                A.HueSaturationValue(hue_shift_limit=8, sat_shift_limit=40, val_shift_limit=20, p=0.2),
+                A.ToGray(p=0.05),
+                A.GaussNoise(std_range=(0.01, 0.05), noise_scale_factor=1.0, p=0.2),
+                A.ImageCompression(quality_range=(25, 95), p=0.3),
+            ]
+        )
+
+    def apply(self, img: NDArray[np.float32], **params: Any) -> NDArray[np.float32]:
+        """`img` float32 (h, w, 3); pixels that are exactly 0 are outside and stay 0."""
+        grey = np.clip(img * _GREY_SD + (_GREY_MEAN + 0.5), 0, 255).astype(np.uint8)
+        self._steps.set_random_seed(int(self.random_generator.integers(2**32)))
+        out = self._steps(image=grey)["image"].astype(np.float32)
+        out -= _GREY_MEAN
+        out /= _GREY_SD
+        out *= _inside(img)
+        return out
+
+    def get_transform_init_args_names(self) -> tuple[str, ...]:
+        """Names of the parameters, for albumentations' own serialisation."""
+        return ()
 
 
-def _none() -> tuple[Transforms, Transforms]:
-    return [], []
+def _inside(image: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Pixels (h, w, 1) of `image` (h, w, C) that are not exactly 0."""
+    return (image[..., :1] != 0) | (image[..., -1:] != 0)
 
 
-def _flips() -> tuple[Transforms, Transforms]:
-    return [], [A.D4(p=1.0)]
+@dataclass(frozen=True)
+class Pipeline:
+    """How patches differ from what lies in the photograph.
+
+    Attributes
+    ----------
+    turn : largest rotation, degrees.
+    zoom : largest enlargement and reduction, a factor; drawn uniformly in its logarithm.
+    mirror : also one of the eight quarter turns and mirrorings of the square.
+    look : transforms of the patch's pixels, on standardised float32 (h, w, C).
+    """
+
+    turn: float = 0.0
+    zoom: float = 1.0
+    mirror: bool = False
+    look: Callable[[], list[A.BasicTransform]] = list
 
 
-def _standard() -> tuple[Transforms, Transforms]:
-    return [_affine(45, 1.3)], [A.D4(p=1.0), IntensityJitter(gain=0.15, offset=0.15, noise=0.1)]
+def _jitter() -> list[A.BasicTransform]:
+    return [IntensityJitter(gain=0.15, offset=0.15, noise=0.1)]
 
 
-# Each gives the transforms that need the surroundings of the patch, then those that see the patch alone.
-PIPELINES: dict[str, Callable[[], tuple[Transforms, Transforms]]] = {
-    "none": _none,
-    "flips": _flips,
-    "standard": _standard,
+def _camera() -> list[A.BasicTransform]:
+    return [Camera(), *_jitter()]
+
+
+PIPELINES: dict[str, Pipeline] = {
+    "none": Pipeline(),
+    "flips": Pipeline(mirror=True),
+    "standard": Pipeline(turn=45, zoom=1.3, mirror=True, look=_jitter),
+    "camera": Pipeline(turn=45, zoom=1.6, mirror=True, look=_camera),
 }
 
 
 class Augmenter:
-    """A named pipeline that gives the same patch for the same seed.
+    """Cuts augmented square patches; the same seed gives the same patch.
+
+    Turning, zooming, mirroring and cutting are one resampling of the photograph, straight to the patch.
 
     Parameters
     ----------
     name : in PIPELINES; UserError otherwise.
-    size : side of the patch cut from the middle once the surroundings are no longer needed, px.
+    size : side of the patches, px.
     """
 
     def __init__(self, name: str, size: int) -> None:
         if name not in PIPELINES:
             raise UserError(f"unknown augmentation {name!r}: choose one of {', '.join(PIPELINES)}")
-        wide, narrow = PIPELINES[name]()
-        self._transform = A.Compose([*wide, A.CenterCrop(size, size), *narrow])
-        self.reach = math.ceil(size * FOOTPRINT) if wide else size
+        self.size = size
+        self._pipeline = PIPELINES[name]
+        self._look = A.Compose(self._pipeline.look())
 
     def __call__(
-        self, image: NDArray[np.float32], masks: NDArray[np.uint8], seed: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Augment `image` float32 (r, r, C) and `masks` uint8 (r, r, M) alike, r = `reach`.
+        self, image: NDArray[np.float32], labels: Sequence[NDArray[Any]], centre: tuple[int, int], seed: int
+    ) -> tuple[NDArray[np.float32], list[NDArray[Any]]]:
+        """Cut a patch around `centre` (y, x) of `image` float32 (h, w, C) and of each of `labels` (h, w, M) alike.
 
-        Returns both cropped to (size, size); `seed` in [0, 2^32).
+        Labels of whole numbers keep their values, those of floats are interpolated. Returns the patch float32
+        (size, size, C) and the labels (size, size, M), all 0 where the patch leaves the photograph; `seed` in
+        [0, 2^32).
         """
-        self._transform.set_random_seed(seed)
-        out = self._transform(image=image, mask=masks)
-        return out["image"], out["mask"]
+        place = self._place(centre, np.random.default_rng(seed))
+        self._look.set_random_seed(seed)
+        patch = self._look(image=_resample(image, place, self.size))["image"]
+        return patch, [_resample(label, place, self.size) for label in labels]
+
+    def _place(self, centre: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
+        """The affine map (2, 3) from a pixel (x, y) of the patch to its place (x, y) in the photograph."""
+        angle = math.radians(rng.uniform(-self._pipeline.turn, self._pipeline.turn))
+        scale = self._pipeline.zoom ** rng.uniform(-1, 1)
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) / scale
+        if self._pipeline.mirror:
+            quarters, mirrored = divmod(int(rng.integers(8)), 2)
+            square = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), quarters) @ np.diag([1 - 2 * mirrored, 1])
+            turn = turn @ square
+        middle = (self.size - 1) / 2
+        y, x = (c - self.size // 2 + middle for c in centre)
+        return np.hstack([turn, np.array([[x], [y]]) - turn @ np.full((2, 1), middle)])
+
+
+def _resample(array: NDArray[Any], place: NDArray[np.float64], size: int) -> NDArray[Any]:
+    """The patch (size, size, C) of `array` (h, w, C) whose pixels lie at `place` of theirs."""
+    method = cv2.INTER_LINEAR if np.issubdtype(array.dtype, np.floating) else cv2.INTER_NEAREST
+    # OpenCV takes at most four channels at a time and drops the axis of a single one.
+    parts = [
+        cv2.warpAffine(array[..., i : i + 4], place, (size, size), flags=method | cv2.WARP_INVERSE_MAP)
+        for i in range(0, array.shape[2], 4)
+    ]
+    return np.concatenate([part.reshape(size, size, -1) for part in parts], axis=2)

@@ -33,12 +33,25 @@ class DataConfig(_Strict):
 
     `fit` and `monitor` name splits of the protocols' manifests. Where a monitor image also trains, its curve is
     labelled as one of training images, and thresholds are chosen on the fit images.
+
+    `drawn` photographs (`phantom`) train beside those of `fit`, or alone where `fit` is empty. `teachers` are
+    packaged models or run folders; the network then learns a mean of the truth, weighing `truth_weight`, and of
+    what the teachers see in the training photographs (Hinton 2015), four flips of each averaged.
     """
 
     protocols: tuple[str, ...] = Field(min_length=1)
     fit: tuple[Literal["train", "val"], ...] = ("train",)
-    monitor: tuple[Literal["train", "val"], ...] = ("val",)
+    monitor: tuple[Literal["train", "val"], ...] = Field(("val",), min_length=1)
     targets: tuple[str, ...] = Field(("vessels",), min_length=1)
+    drawn: int = Field(0, ge=0, description="drawn photographs that train too")
+    teachers: tuple[str, ...] = ()
+    truth_weight: float = Field(0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> "DataConfig":
+        if not self.fit and not self.drawn:
+            raise ValueError("data.fit is empty and data.drawn is 0: nothing would be trained on")
+        return self
 
 
 class ModelConfig(_Strict):
@@ -53,15 +66,37 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class TrainingConfig(_Strict):
-    """How the weights are found. One step is one change of the weights."""
+PatchSize = Annotated[int, Field(ge=32)] | Literal["image"]
+
+
+class StageConfig(_Strict):
+    """A part of a training: what is not set here is as in `training`."""
 
     steps: int = Field(ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    patch_size: PatchSize | None = None
+    augment: str | None = None
+    loss: str | None = None
+    learning_rate: float | None = Field(default=None, gt=0)
+    warmup_steps: int | None = Field(default=None, ge=0)
+
+
+class TrainingConfig(_Strict):
+    """How the weights are found. One step is one change of the weights.
+
+    A training with `stages` goes through them in turn, each with a learning rate of its own that warms up and falls
+    and with a new optimiser; the weights and their average go on.
+    """
+
+    steps: int = Field(ge=1, description="the sum of the stages' steps, where there are stages")
+    stages: tuple[StageConfig, ...] = ()
+    start: str = Field("", description="packaged model or run folder whose weights the training starts from")
     batch_size: int = Field(2, ge=1, description="patches a process and forward pass")
     accumulate: int = Field(1, ge=1, description="forward passes a step")
-    patch_size: int = Field(512, ge=32, description="side of a patch, px")
+    patch_size: PatchSize = Field(512, description="side of a patch, px, or image for whole photographs")
     augment: str = "standard"
     loss: str = "bce"
+    optimiser: Literal["adamw", "adam", "rmsprop", "momentum", "sgd"] = "adamw"
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     warmup_steps: int = Field(100, ge=0)
@@ -70,6 +105,36 @@ class TrainingConfig(_Strict):
     precision: Literal["no", "bf16", "fp16"] = "no"
     validate_every: int = Field(250, ge=1, description="steps between validations and saved states")
     workers: int = Field(0, ge=0, description="processes that cut patches beside the training")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_of_stages(cls, given: Any) -> Any:
+        """`steps` may be left out where there are stages."""
+        stages = given.get("stages") if isinstance(given, dict) else None
+        if not stages or "steps" in given or not isinstance(stages, list | tuple):
+            return given
+        steps = [stage.get("steps") if isinstance(stage, dict) else None for stage in stages]
+        return {**given, "steps": sum(steps)} if all(isinstance(n, int) for n in steps) else {**given, "steps": 1}
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> "TrainingConfig":
+        total = sum(stage.steps for stage in self.stages)
+        if self.stages and total != self.steps:
+            raise ValueError(f"training.steps is {self.steps}, its stages have {total}: leave steps out")
+        for stage in self.plan():
+            if stage.warmup_steps >= stage.steps:
+                raise ValueError(
+                    f"training.warmup_steps is {stage.warmup_steps}, training.steps {stage.steps}: "
+                    "the warm-up must be shorter than the training, or than each of its stages"
+                )
+        return self
+
+    def plan(self) -> tuple["TrainingConfig", ...]:
+        """The stages, each as a training of its own: the training itself where it has none."""
+        if not self.stages:
+            return (self,)
+        shared = {"stages": ()}
+        return tuple(self.model_copy(update=shared | stage.model_dump(exclude_none=True)) for stage in self.stages)
 
 
 class InferenceConfig(_Strict):
@@ -90,15 +155,6 @@ class Config(_Strict):
     training: TrainingConfig
     inference: InferenceConfig = InferenceConfig()
     track: tuple[Literal["tensorboard"], ...] = ()
-
-    @model_validator(mode="after")
-    def _warm_up_ends(self) -> "Config":
-        if self.training.warmup_steps >= self.training.steps:
-            raise ValueError(
-                f"training.warmup_steps is {self.training.warmup_steps}, training.steps {self.training.steps}: "
-                "the warm-up must be shorter than the training"
-            )
-        return self
 
     def to_yaml(self) -> str:
         """The resolved configuration, loadable again."""

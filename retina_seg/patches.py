@@ -5,6 +5,7 @@ No files and no normalisation: photographs arrive prepared.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,18 +15,48 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from retina_seg.augment import Augmenter
 from retina_seg.errors import UserError
 
+# Whole photographs of a batch have one size: the largest, rounded up to a multiple of this many pixels.
+_WHOLE_MULTIPLE = 32
+
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """A prepared photograph: `image` float32 (C, h, w), `target` bool (K, h, w), `fov` bool (h, w)."""
+    """A prepared photograph: `image` float32 (C, h, w), `fov` bool (h, w), `target` (K, h, w).
+
+    `target` is bool, or float32 in [0, 1] where it is what a teacher sees.
+    """
 
     image: NDArray[np.float32]
-    target: NDArray[np.bool_]
+    target: NDArray[np.bool_] | NDArray[np.float32]
     fov: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A photograph as patches are cut from it, channels last.
+
+    `image` float32 (h, w, C); `labels`: target and field of view, uint8 together where the target is bool, else
+    float32 (h, w, K) and uint8 (h, w, 1); `box`: first and last row, first and last column of the field of view.
+    """
+
+    image: NDArray[np.float32]
+    labels: tuple[NDArray[np.uint8] | NDArray[np.float32], ...]
+    box: tuple[int, int, int, int]
+
+    @classmethod
+    def of(cls, given: TrainingImage) -> "_Source":
+        rows, columns = (np.flatnonzero(given.fov.any(axis=axis)) for axis in (1, 0))
+        hard = given.target.dtype == np.bool_
+        parts = [np.concatenate([given.target, given.fov[None]])] if hard else [given.target, given.fov[None]]
+        return cls(
+            _channels_last(given.image),
+            tuple(_channels_last(part.astype(np.uint8) if part.dtype == np.bool_ else part) for part in parts),
+            (int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])),
+        )
+
+
 class PatchDataset(Dataset[dict[str, torch.Tensor]]):
-    """Augmented square patches centred inside the field of view.
+    """Augmented square patches centred inside the field of view, or whole photographs.
 
     Item `index` depends on the seed and the index alone, for any non-negative index: not on workers, on
     processes or on what was drawn before. A resumed run therefore sees what the uninterrupted one sees.
@@ -33,50 +64,69 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
     Parameters
     ----------
     images : photographs to cut from, each equally often.
-    size : side of the patch, px.
+    size : side of the patch, px; "image" for whole photographs, all of them once before any comes again.
     augment : name in augment.PIPELINES.
     length : number of patches of the whole training.
     """
 
-    def __init__(self, images: Sequence[TrainingImage], *, size: int, augment: str, length: int, seed: int) -> None:
+    def __init__(
+        self,
+        images: Sequence[TrainingImage],
+        *,
+        size: int | Literal["image"],
+        augment: str,
+        length: int,
+        seed: int,
+    ) -> None:
         if not images:
-            raise UserError("there are no training images: check data.protocol and data.fit")
-        self.images = list(images)
-        self.size, self.length, self.seed = size, length, seed
-        self._augmenter = Augmenter(augment, size)
+            raise UserError("there are no training images: check data.protocols and data.fit")
+        self.images = [_Source.of(image) for image in images]
+        self.whole = size == "image"
+        longest = max(max(image.fov.shape) for image in images)
+        self.size = longest + -longest % _WHOLE_MULTIPLE if size == "image" else size
+        self.length, self.seed = length, seed
+        self._augmenter = Augmenter(augment, self.size)
 
     def __len__(self) -> int:
         """Patches of the whole training."""
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """`image` float32 (C, s, s), `target` float32 (K, s, s) in {0, 1}, `fov` float32 (1, s, s) in {0, 1}."""
+        """`image` float32 (C, s, s), `target` float32 (K, s, s) in [0, 1], `fov` float32 (1, s, s) in {0, 1}."""
         rng = np.random.default_rng([self.seed, index])
-        source = self.images[rng.integers(len(self.images))]
-        centre = self._centre(source.fov, rng)
-        reach = self._augmenter.reach
-        image = _cut(source.image, centre, reach)
-        masks = _cut(np.concatenate([source.target, source.fov[None]]).astype(np.uint8), centre, reach)
-        image, masks = self._augmenter(
-            np.ascontiguousarray(image.transpose(1, 2, 0)),
-            np.ascontiguousarray(masks.transpose(1, 2, 0)),
-            int(rng.integers(2**32)),
-        )
-        labels = torch.from_numpy(masks.transpose(2, 0, 1).astype(np.float32))
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return {"image": pixels, "target": labels[:-1], "fov": labels[-1:]}
+        if self.whole:
+            round_, place = divmod(index, len(self.images))
+            order = np.random.default_rng([self.seed, round_]).permutation(len(self.images))
+            source = self.images[order[place]]
+            height, width = source.image.shape[:2]
+            centre = height // 2, width // 2
+        else:
+            source = self.images[rng.integers(len(self.images))]
+            centre = self._centre(source.box, rng)
+        image, labels = self._augmenter(source.image, source.labels, centre, int(rng.integers(2**32)))
+        truth = torch.cat([_channels_first(label) for label in labels])
+        return {"image": _channels_first(image), "target": truth[:-1], "fov": truth[-1:]}
 
-    def _centre(self, fov: NDArray[np.bool_], rng: np.random.Generator) -> tuple[int, int]:
+    def _centre(self, box: tuple[int, int, int, int], rng: np.random.Generator) -> tuple[int, int]:
         """A patch centre, uniform in the box where the patch stays over the field of view as far as it can."""
         position = []
-        for axis in (0, 1):
-            inside = np.flatnonzero(fov.any(axis=1 - axis))
-            low, high = inside[0] + self.size // 2, inside[-1] + 1 - self.size // 2
+        for first, last in (box[:2], box[2:]):
+            low, high = first + self.size // 2, last + 1 - self.size // 2
             if high <= low:  # the patch is larger than the field of view: move it by a quarter of its side
-                middle = (inside[0] + inside[-1]) // 2
+                middle = (first + last) // 2
                 low, high = middle - self.size // 8, middle + self.size // 8
             position.append(int(rng.integers(low, high + 1)))
         return position[0], position[1]
+
+
+def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
+    """(C, h, w) to (h, w, C), in memory too."""
+    return np.ascontiguousarray(array.transpose(1, 2, 0))
+
+
+def _channels_first(array: NDArray[Any]) -> torch.Tensor:
+    """(h, w, C) to a float32 tensor (C, h, w)."""
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1), dtype=np.float32))
 
 
 class RangeSampler(Sampler[int]):
@@ -107,13 +157,3 @@ def loader(
         pin_memory=pin_memory,
         drop_last=True,
     )
-
-
-def _cut(array: NDArray, centre: tuple[int, int], side: int) -> NDArray:
-    """The square (C, side, side) around `centre` of `array` (C, h, w), zeros where it leaves the array."""
-    out = np.zeros((array.shape[0], side, side), array.dtype)
-    (y, x), (h, w) = (c - side // 2 for c in centre), array.shape[1:]
-    y0, y1, x0, x1 = max(y, 0), min(y + side, h), max(x, 0), min(x + side, w)
-    if y1 > y0 and x1 > x0:
-        out[:, y0 - y : y1 - y, x0 - x : x1 - x] = array[:, y0:y1, x0:x1]
-    return out

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import datasets, preprocess
+from retina_seg import datasets, phantom, preprocess
 from retina_seg.errors import UserError
 from retina_seg.fov import find_fov
 from retina_seg.manifest import Row
@@ -65,3 +65,13 @@ def load_photograph(row: Row, data_root: str | Path, targets: Sequence[str], set
     fov = find_fov(sample.image) if sample.fov is None else sample.fov
     truth = np.stack([sample.targets[target] for target in targets])
     return Photograph(row, preprocess.apply(sample.image, fov, settings), truth, fov)
+
+
+def drawn_image(number: int, targets: Sequence[str], settings: Preprocess) -> TrainingImage:
+    """The drawn photograph `number` (0, 1, ...), with exact truth; UserError for targets that are not drawn."""
+    if tuple(targets) != ("vessels",):
+        raise UserError(f"data.drawn: drawn photographs have the target vessels, not {', '.join(targets)}")
+    drawing = phantom.draw(number)
+    prepared = preprocess.apply(drawing.image, drawing.fov, settings)
+    target = preprocess.apply_to_target(drawing.vessels, prepared.geometry)
+    return TrainingImage(prepared.image, target[None], prepared.fov)

@@ -144,11 +144,14 @@ def apply_to_target(target: NDArray[np.bool_], geometry: Geometry) -> NDArray[np
 
     A pixel is set where at least half of its area is.
     """
+    return to_grid(target.astype(np.float32), geometry) >= 0.5
+
+
+def to_grid(values: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
+    """Values float32 (H, W) of a photograph's pixels on the network's grid, float32 (h, w)."""
     y0, x0, y1, x1 = geometry.box
-    crop = target[y0:y1, x0:x1]
-    if geometry.work == geometry.crop:
-        return crop.copy()
-    return _resize(crop.astype(np.float32), geometry.work) >= 0.5
+    crop = values[y0:y1, x0:x1]
+    return crop.copy() if geometry.work == geometry.crop else _resize(crop, geometry.work)
 
 
 def undo(prob: NDArray[np.float32], fov: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.float32]:

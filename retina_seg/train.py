@@ -8,9 +8,11 @@ import math
 import os
 import signal
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -24,20 +26,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from retina_seg import checkpoint, io, metrics, preprocess
+from retina_seg import checkpoint, datasets, io, metrics, preprocess, zoo
 from retina_seg._version import __version__
 from retina_seg.checkpoint import CONFIG, Card, CardInference, CardModel, RunLog
-from retina_seg.config import Config, TrainingConfig
+from retina_seg.config import Config, DataConfig, TrainingConfig
 from retina_seg.errors import Interrupted, UserError
-from retina_seg.inference import choose_device, predict_probability
-from retina_seg.losses import Loss, get_loss
+from retina_seg.inference import Segmenter, choose_device, predict_probability
+from retina_seg.losses import get_loss
 from retina_seg.manifest import Row
 from retina_seg.models import build_model, count_parameters
-from retina_seg.patches import PatchDataset, loader
-from retina_seg.photographs import Photograph, load_photograph, rows_of
+from retina_seg.patches import PatchDataset, TrainingImage, loader
+from retina_seg.photographs import Photograph, drawn_image, load_photograph, rows_of
 from retina_seg.preprocess import Preprocess
 
 LOCK = ".lock"
+_SEEDS_A_STAGE = 100_003  # so that no stage of any usual seed sees the patches of another
+Parameters = Iterator[nn.Parameter]
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,11 @@ def fit(
     if config.track and find_spec("tensorboard") is None:
         raise UserError("track: tensorboard is not installed; install it with: pip install 'retina-seg[track]'")
     choose_device(device)
-    loss = get_loss(config.training.loss)
     settings = Preprocess(**config.preprocess.model_dump())
-    net = _seeded_network(config, settings)
-    fit_rows = rows_of(config.data.protocols, config.data.fit)
+    net, earlier = _seeded_network(config, settings)
+    teachers = [Segmenter.from_pretrained(name, device, flips=True) for name in config.data.teachers]
+    _check_teachers(teachers, config.data.targets)
+    fit_rows = rows_of(config.data.protocols, config.data.fit) if config.data.fit else []
     monitor_rows = rows_of(config.data.protocols, config.data.monitor)
     state = checkpoint.load_state(run) if resume else None
     _check_run(run, config, state)
@@ -105,15 +110,25 @@ def fit(
     lock = FileLock(run / LOCK, timeout=0)
     try:
         accelerator.wait_for_everyone()  # all have seen an empty folder before the first one writes to it
-        trainer = _Training(accelerator, net, config.training, loss)
+        trainer = _Training(accelerator, net, config.training)
         fit_set, monitor_set = _photographs((fit_rows, monitor_rows), data_root, config.data.targets, settings)
-        data = PatchDataset(
-            [photograph.for_patches() for photograph in fit_set],
-            size=config.training.patch_size,
-            augment=config.training.augment,
-            length=config.training.steps * trainer.patches_a_step,
-            seed=config.seed,
-        )
+        images = [photograph.for_patches() for photograph in fit_set]
+        if teachers:
+            images = [
+                _taught(image, photograph, teachers, config.data, data_root)
+                for image, photograph in zip(images, fit_set, strict=True)
+            ]
+        images += [drawn_image(number, config.data.targets, settings) for number in range(config.data.drawn)]
+        data = [
+            PatchDataset(
+                images,
+                size=stage.patch_size,
+                augment=stage.augment,
+                length=stage.steps * trainer.patches_a_step(stage),
+                seed=config.seed + _SEEDS_A_STAGE * number,
+            )
+            for number, stage in enumerate(trainer.stages)
+        ]
         if accelerator.is_main_process:
             _acquire(lock, run)
             io.write_text(run / CONFIG, config.to_yaml())
@@ -128,6 +143,7 @@ def fit(
         if progress is not None and accelerator.is_main_process:
             progress(Progress(trainer.step, trainer.step, 0.0, {}, "choosing the threshold"))
         card = _card(config, settings, trainer, fit_set, monitor_set)
+        card = _with_debts(card, [*earlier, *(teacher.card for teacher in teachers)])
         if accelerator.is_main_process:
             card = checkpoint.save_model(
                 trainer.averaged_network(), card, run / checkpoint.WEIGHTS, run / checkpoint.CARD
@@ -146,7 +162,7 @@ def fit(
 def _run(
     trainer: "_Training",
     config: Config,
-    data: PatchDataset,
+    data: Sequence[PatchDataset],
     monitor: Sequence[Photograph],
     log: "RunLog",
     run: Path,
@@ -154,17 +170,6 @@ def _run(
 ) -> None:
     """All intervals of a training: steps, validation, log, saved state."""
     training = config.training
-    batches = iter(
-        trainer.accelerator.prepare(
-            loader(
-                data,
-                batch_size=training.batch_size,
-                start=trainer.step * trainer.patches_a_step,
-                workers=training.workers,
-                pin_memory=trainer.accelerator.device.type == "cuda",
-            )
-        )
-    )
     validation: dict[str, float] = {}
 
     def report() -> None:
@@ -172,25 +177,38 @@ def _run(
             progress(Progress(trainer.step, training.steps, trainer.mean_loss, validation))
 
     while trainer.step < training.steps:
-        end = min((trainer.step // training.validate_every + 1) * training.validate_every, training.steps)
-        train_interval(trainer, batches, end, report)
-        if trainer.step == end:
-            validation = validate(trainer.averaged_network(), monitor, config.data.targets, trainer.device)
-            entry = {
-                "step": trainer.step,
-                "seconds": round(trainer.seconds, 1),
-                "loss": trainer.mean_loss,
-                "learning_rate": trainer.learning_rate,
-                **validation,
-            }
-            trainer.clear_loss()
-            log.add(entry)
-            trainer.accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=trainer.step)
-            report()
-        if trainer.accelerator.is_main_process:
-            checkpoint.save_state({**trainer.state(), "config": config.to_yaml()}, run)
-        if trainer.stopped:
-            raise Interrupted(f"stopped at step {trainer.step} of {training.steps}")
+        stage, begin, stage_end = trainer.enter()
+        batches = iter(
+            trainer.accelerator.prepare(
+                loader(
+                    data[trainer.number],
+                    batch_size=stage.batch_size,
+                    start=(trainer.step - begin) * trainer.patches_a_step(stage),
+                    workers=training.workers,
+                    pin_memory=trainer.accelerator.device.type == "cuda",
+                )
+            )
+        )
+        while trainer.step < stage_end:
+            end = min((trainer.step // training.validate_every + 1) * training.validate_every, stage_end)
+            train_interval(trainer, batches, end, report)
+            if trainer.step == end:
+                validation = validate(trainer.averaged_network(), monitor, config.data.targets, trainer.device)
+                entry = {
+                    "step": trainer.step,
+                    "seconds": round(trainer.seconds, 1),
+                    "loss": trainer.mean_loss,
+                    "learning_rate": trainer.learning_rate,
+                    **validation,
+                }
+                trainer.clear_loss()
+                log.add(entry)
+                trainer.accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=trainer.step)
+                report()
+            if trainer.accelerator.is_main_process:
+                checkpoint.save_state({**trainer.state(), "config": config.to_yaml()}, run)
+            if trainer.stopped:
+                raise Interrupted(f"stopped at step {trainer.step} of {training.steps}")
 
 
 def train_interval(
@@ -239,19 +257,39 @@ def histograms(
 class _Training:
     """Everything that changes while a network is trained, and how it is saved."""
 
-    def __init__(self, accelerator: Accelerator, net: nn.Module, training: TrainingConfig, loss: Loss) -> None:
-        self.accelerator, self.training, self.loss = accelerator, training, loss
-        self.step, self.seconds = 0, 0.0
-        self.patches_a_step = training.batch_size * training.accumulate * accelerator.num_processes
+    def __init__(self, accelerator: Accelerator, net: nn.Module, training: TrainingConfig) -> None:
+        self.accelerator, self.training, self.stages = accelerator, training, training.plan()
+        self.losses = [get_loss(stage.loss) for stage in self.stages]
+        self.step, self.seconds, self.number = 0, 0.0, 0
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimiser = torch.optim.AdamW(net.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
         self.averaged = AveragedModel(net, multi_avg_fn=_moving_average(training.ema), use_buffers=True)
         self.averaged.to(accelerator.device)
-        self.net, self.optimiser = accelerator.prepare(net, optimiser)
+        self.net = accelerator.prepare(net)
+        self.optimiser = self._new_optimiser()
         self.device = accelerator.device.type
         self.stop_asked: Callable[[], bool] = lambda: False
         self.stopped = False
         self.clear_loss()
+
+    def _new_optimiser(self) -> Any:
+        return self.accelerator.prepare(OPTIMISERS[self.training.optimiser](self.net.parameters(), self.training))
+
+    def patches_a_step(self, stage: TrainingConfig) -> int:
+        """Patches of all processes that change the weights once."""
+        return stage.batch_size * self.training.accumulate * self.accelerator.num_processes
+
+    def enter(self) -> tuple[TrainingConfig, int, int]:
+        """Go to the stage of the present step; gives it with its first step and the one behind its last."""
+        number, begin, end = self._place()
+        if number != self.number:
+            self.number, self.optimiser = number, self._new_optimiser()
+        return self.stages[number], begin, end
+
+    def _place(self) -> tuple[int, int, int]:
+        """Number, first step and end of the stage of the present step; the last stage behind the last step."""
+        ends = list(accumulate(stage.steps for stage in self.stages))
+        number = min(bisect_right(ends, self.step), len(ends) - 1)
+        return number, ends[number] - self.stages[number].steps, ends[number]
 
     def check_stop(self) -> bool:
         """Whether any process was asked to stop; all processes stop after the same step."""
@@ -269,7 +307,7 @@ class _Training:
             batch = next(batches)
             with self.accelerator.accumulate(self.net):
                 image = batch["image"].to(memory_format=torch.channels_last)
-                value = self.loss(self.net(image).float(), batch["target"], batch["fov"])
+                value = self.losses[self.number](self.net(image).float(), batch["target"], batch["fov"])
                 if not torch.isfinite(value):
                     raise UserError(
                         f"the loss is {value.item()} at step {self.step}: lower training.learning_rate, or use "
@@ -288,12 +326,9 @@ class _Training:
 
     @property
     def learning_rate(self) -> float:
-        """Linear warm-up, then half a cosine down to a hundredth."""
-        t = self.training
-        if self.step < t.warmup_steps:
-            return t.learning_rate * (self.step + 1) / t.warmup_steps
-        share = (self.step - t.warmup_steps) / (t.steps - t.warmup_steps)
-        return t.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+        """Of the present step."""
+        number, begin, _ = self._place()
+        return learning_rate(self.stages[number], self.step - begin)
 
     @property
     def mean_loss(self) -> float:
@@ -314,6 +349,7 @@ class _Training:
         return {
             "step": self.step,
             "seconds": self.seconds,
+            "stage": self.number,
             "loss": [self._loss_sum, self._loss_count],
             "net": self.accelerator.unwrap_model(self.net).state_dict(),
             "averaged": self.averaged.state_dict(),
@@ -324,7 +360,7 @@ class _Training:
 
     def load(self, state: dict[str, Any]) -> None:
         """The reverse of `state`."""
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.number = state["step"], state["seconds"], state["stage"]
         self._loss_sum, self._loss_count = state["loss"]
         self.accelerator.unwrap_model(self.net).load_state_dict(state["net"])
         self.averaged.load_state_dict(state["averaged"])
@@ -332,6 +368,14 @@ class _Training:
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
+
+
+def learning_rate(stage: TrainingConfig, step: int) -> float:
+    """Of step `step` (from 0) of a stage: linear warm-up, then half a cosine down to a hundredth."""
+    if step < stage.warmup_steps:
+        return stage.learning_rate * (step + 1) / stage.warmup_steps
+    share = (step - stage.warmup_steps) / (stage.steps - stage.warmup_steps)
+    return stage.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 def is_main_process() -> bool:
@@ -375,9 +419,88 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _seeded_network(config: Config, settings: Preprocess) -> nn.Module:
+def _adamw(parameters: Parameters, training: TrainingConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
+
+
+def _adam(parameters: Parameters, training: TrainingConfig) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
+
+
+def _rmsprop(parameters: Parameters, training: TrainingConfig) -> torch.optim.Optimizer:
+    return torch.optim.RMSprop(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
+
+
+def _momentum(parameters: Parameters, training: TrainingConfig) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=training.learning_rate, weight_decay=training.weight_decay, momentum=0.9)
+
+
+def _sgd(parameters: Parameters, training: TrainingConfig) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
+
+
+# Full-batch gradient descent is `sgd` on whole photographs with batch_size times accumulate of them all.
+OPTIMISERS: dict[str, Callable[[Parameters, TrainingConfig], torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "adam": _adam,
+    "rmsprop": _rmsprop,
+    "momentum": _momentum,
+    "sgd": _sgd,
+}
+
+
+def _seeded_network(config: Config, settings: Preprocess) -> tuple[nn.Module, list[Card]]:
+    """The network before the first step, and the card of the model it starts from, if it starts from one."""
     torch.manual_seed(config.seed)
-    return build_model(config.model.name, settings.channels, len(config.data.targets), arguments=config.model.arguments)
+    net = build_model(config.model.name, settings.channels, len(config.data.targets), arguments=config.model.arguments)
+    if not config.training.start:
+        return net, []
+    start, card = zoo.load(config.training.start)
+    try:
+        net.load_state_dict(start.state_dict())
+    except RuntimeError as error:
+        raise UserError(
+            f"training.start: {config.training.start} is a {card.model.name} {card.model.arguments} and does not fit "
+            f"{config.model.name} {config.model.arguments}: {' '.join(str(error).split())[:200]}"
+        ) from None
+    return net, [card]
+
+
+def _check_teachers(teachers: Sequence[Segmenter], targets: Sequence[str]) -> None:
+    for teacher in teachers:
+        if missing := set(targets) - set(teacher.card.targets):
+            raise UserError(
+                f"data.teachers: {teacher.card.name} finds {', '.join(teacher.card.targets)}, "
+                f"not {', '.join(sorted(missing))}"
+            )
+
+
+def _taught(
+    image: TrainingImage,
+    photograph: Photograph,
+    teachers: Sequence[Segmenter],
+    data: DataConfig,
+    data_root: str | Path,
+) -> TrainingImage:
+    """The training image whose target is the weighted mean of its truth and of what the teachers see."""
+    pixels = datasets.load(photograph.row, data_root).image
+    seen = np.zeros(image.target.shape, np.float32)
+    for teacher in teachers:
+        prob = teacher.predict(pixels, photograph.fov).prob
+        channels = [teacher.card.targets.index(target) for target in data.targets]
+        seen += np.stack([preprocess.to_grid(prob[k], photograph.prepared.geometry) for k in channels])
+    seen *= (1 - data.truth_weight) / len(teachers)
+    return replace(image, target=seen + np.float32(data.truth_weight) * image.target)
+
+
+def _with_debts(card: Card, owed: Sequence[Card]) -> Card:
+    """The card of weights that owe something to other models: what those have seen, these have seen."""
+    keys = [key for other in owed for key in other.training.get("images", ())]
+    models = [{"name": other.name, "weights_sha256": other.weights_sha256} for other in owed]
+    if not models:
+        return card
+    images = list(dict.fromkeys([*card.training["images"], *keys]))
+    return card.model_copy(update={"training": {**card.training, "images": images, "learnt_from": models}})
 
 
 def _acquire(lock: FileLock, run: Path) -> None:
@@ -434,6 +557,7 @@ def _card(
         training={
             "config": config.model_dump(mode="json"),
             "images": fit_keys,
+            "drawn": config.data.drawn,
             "threshold_images": monitor_keys if held_out else fit_keys,
             "steps": trainer.step,
             "seconds": round(trainer.seconds),

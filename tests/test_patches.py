@@ -72,6 +72,25 @@ def test_a_patch_larger_than_the_photograph(images):
     assert patch["fov"].sum() == images[0].fov.sum()
 
 
+def test_whole_photographs_come_once_a_round(images):
+    dataset = PatchDataset(images, size="image", augment="none", length=9, seed=2)
+    assert dataset[0]["image"].shape == (3, 96, 96)
+    assert dataset[0]["fov"].sum() == images[0].fov.sum()
+    sums = [round(dataset[index]["image"].double().sum().item(), 3) for index in range(9)]
+    for first in (0, 3, 6):
+        assert len(set(sums[first : first + 3])) == 3
+    assert set(sums) == {round(float(image.image.astype(float).sum()), 3) for image in images}
+
+
+def test_soft_targets_stay_soft(images):
+    soft = [TrainingImage(i.image, i.target * np.float32(0.25), i.fov) for i in images]
+    hard, mean = (_dataset(some, augment="none")[4] for some in (images, soft))
+    torch.testing.assert_close(mean["target"], hard["target"] * 0.25)
+    torch.testing.assert_close(mean["fov"], hard["fov"])
+    values = _dataset(soft)[4]["target"]
+    assert 0 <= values.min() < values.max() <= 0.25
+
+
 def test_no_images():
     with pytest.raises(UserError, match="no training images"):
         _dataset([])

@@ -12,8 +12,8 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from retina_seg import checkpoint, photographs, train
-from retina_seg.config import load_config
+from retina_seg import checkpoint, datasets, photographs, train
+from retina_seg.config import TrainingConfig, load_config
 from retina_seg.errors import Interrupted, UserError
 from retina_seg.inference import Segmenter
 from retina_seg.preprocess import Preprocess
@@ -105,9 +105,6 @@ def test_accumulated_batches_equal_a_large_batch_without_batch_statistics():
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    from retina_seg.config import TrainingConfig
-    from retina_seg.losses import get_loss
-
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(4, 3, 8, 8, generator=generator)
     target = (image.mean(1, keepdim=True) > 0).float()
@@ -118,7 +115,7 @@ def test_accumulated_batches_equal_a_large_batch_without_batch_statistics():
         size = 4 // accumulate
         training = TrainingConfig(steps=5, batch_size=size, accumulate=accumulate, warmup_steps=0)
         accelerator = Accelerator(gradient_accumulation_steps=accumulate, cpu=True)
-        trainer = train._Training(accelerator, torch.nn.Conv2d(3, 1, 1), training, get_loss("bce"))
+        trainer = train._Training(accelerator, torch.nn.Conv2d(3, 1, 1), training)
         parts = [
             {"image": image[i : i + size], "target": target[i : i + size], "fov": fov[i : i + size]}
             for i in range(0, 4, size)
@@ -161,17 +158,134 @@ def test_two_processes_train_together(tiny_config, drawn_drive, tmp_path):
 
 
 def test_learning_rate_warms_up_and_falls():
-    from types import SimpleNamespace
-
-    from retina_seg.config import TrainingConfig
-
     training = TrainingConfig(steps=100, warmup_steps=10, learning_rate=1.0)
-    rates = [train._Training.learning_rate.fget(SimpleNamespace(training=training, step=s)) for s in range(100)]
+    rates = [train.learning_rate(training, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(1.0)
     assert np.argmax(rates) in (9, 10)
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert 0.01 <= rates[-1] < 0.02
+
+
+STAGES = "training.stages=[{steps: 3}, {steps: 4, patch_size: image, batch_size: 1, learning_rate: 0.001, loss: dice}]"
+
+
+@pytest.fixture(scope="module")
+def staged(tiny_config, drawn_drive, tmp_path_factory):
+    """A finished run of two stages, and its config."""
+    config = load_config(tiny_config, [STAGES, "training.steps=7"])
+    run = tmp_path_factory.mktemp("staged") / "run"
+    train.fit(config, run, drawn_drive, device="cpu")
+    return run, config
+
+
+def test_stages_have_their_own_losses_and_rates(staged):
+    log = checkpoint.read_log(staged[0])
+    assert [entry["step"] for entry in log] == [3, 4, 7]
+    assert log[1]["learning_rate"] <= 0.001 < log[0]["learning_rate"] * 100
+    assert checkpoint.read_card(staged[0] / checkpoint.CARD).training["steps"] == 7
+
+
+@pytest.mark.parametrize("at", [2, 3, 5])
+def test_a_training_resumes_within_and_between_stages(staged, drawn_drive, tmp_path, at):
+    run, config = tmp_path / "run", staged[1]
+    sent = []
+
+    def stop(progress: train.Progress) -> None:
+        if progress.step == at and not sent:
+            sent.append(at)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        train.fit(config, run, drawn_drive, device="cpu", progress=stop)
+    assert checkpoint.load_state(run)["step"] == at
+    train.fit(config, run, drawn_drive, resume=True, device="cpu")
+    _assert_equal_weights(_weights(run), _weights(staged[0]))
+
+
+@pytest.mark.parametrize("name", train.OPTIMISERS)
+def test_every_optimiser_walks_downhill(name):
+    """On a convex loss (one 1 x 1 convolution, cross-entropy) each must get lower; the first step of SGD by hand."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(4, 3, 8, 8, generator=generator)
+    batch = {"image": image, "target": (image.mean(1, keepdim=True) > 0).float(), "fov": torch.ones(4, 1, 8, 8)}
+    torch.manual_seed(0)
+    net = torch.nn.Conv2d(3, 1, 1)
+    training = TrainingConfig(
+        steps=30, optimiser=name, warmup_steps=0, learning_rate=0.05, weight_decay=0, clip=1e9, ema=0
+    )
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    prob = torch.sigmoid(net(image))
+    gradient = ((prob - batch["target"]) * image).mean(dim=(0, 2, 3)).detach()  # of cross-entropy, by hand
+    trainer = train._Training(Accelerator(cpu=True), net, training)
+    losses = []
+    for _ in range(20):
+        trainer.clear_loss()
+        trainer.train_step(iter([batch]))
+        losses.append(trainer.mean_loss)
+        if name == "sgd" and len(losses) == 1:
+            torch.testing.assert_close(net.weight.detach()[0, :, 0, 0], before["weight"][0, :, 0, 0] - 0.05 * gradient)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert losses[-1] < losses[0]
+    assert all(a > b for a, b in itertools.pairwise(losses[:8]))
+
+
+def test_full_batch_gradient_descent_sees_every_photograph_in_every_step(tiny_config, drawn_drive, tmp_path):
+    """Two runs with other seeds and no augmentation follow the same path, whatever the order of the photographs."""
+    settings = ["training.optimiser=sgd", "training.patch_size=image", "training.augment=none", "training.steps=2"]
+    settings += ["training.batch_size=16", "training.validate_every=1", "training.warmup_steps=0", "training.ema=0"]
+    losses = []
+    for name, more in (("a", []), ("b", ["training.batch_size=8", "training.accumulate=2"])):
+        train.fit(load_config(tiny_config, settings + more), tmp_path / name, drawn_drive, device="cpu")
+        losses.append([entry["loss"] for entry in checkpoint.read_log(tmp_path / name)])
+    # Batch norm sees 16 photographs at once or 8; all else is equal.
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_a_training_starts_from_another_run(tiny_config, tiny_run, drawn_drive, tmp_path):
+    settings = [f"training.start={tiny_run}", "training.steps=1", "training.warmup_steps=0", "training.ema=0"]
+    settings += ["training.learning_rate=1e-9", "training.weight_decay=0"]
+    card = train.fit(load_config(tiny_config, settings), tmp_path / "run", drawn_drive, device="cpu")
+    for name, tensor in _weights(tmp_path / "run").items():
+        if "running" not in name and "batches" not in name:
+            torch.testing.assert_close(tensor, _weights(tiny_run)[name], rtol=0, atol=1e-7)
+    assert card.training["learnt_from"][0]["name"] == "tiny"
+    wide = load_config(tiny_config, [*settings, "model.arguments.features=[8,4,4,4,4,4]"])
+    with pytest.raises(UserError, match="does not fit"):
+        train.fit(wide, tmp_path / "wide", drawn_drive, device="cpu")
+    assert not (tmp_path / "wide").exists()
+
+
+def test_teachers_colour_the_truth(tiny_config, tiny_run, drawn_drive, tmp_path):
+    """Without a say of the truth the target is what the teacher sees, and its photographs count as seen."""
+    from retina_seg.config import DataConfig
+
+    row = photographs.rows_of(["drive"], ["val"])[0]
+    photograph = photographs.load_photograph(row, drawn_drive, ("vessels",), Preprocess())
+    teacher = Segmenter.from_pretrained(tiny_run, "cpu", flips=True)
+    prob = teacher.predict(datasets.load(row, drawn_drive).image, photograph.fov).prob[0]
+    y0, x0, y1, x1 = photograph.prepared.geometry.box
+    for weight in (0.0, 0.25):
+        data = DataConfig(protocols=("drive",), teachers=(str(tiny_run),), truth_weight=weight)
+        taught = train._taught(photograph.for_patches(), photograph, [teacher, teacher], data, drawn_drive)
+        expected = weight * photograph.truth[0, y0:y1, x0:x1] + (1 - weight) * prob[y0:y1, x0:x1]
+        np.testing.assert_allclose(taught.target[0], expected, atol=1e-6)
+    settings = [f"data.teachers=[{tiny_run}]", "data.fit=[val]", "training.steps=2"]
+    card = train.fit(load_config(tiny_config, settings), tmp_path / "run", drawn_drive, device="cpu")
+    assert set(card.training["images"]) == {f"drive:{n}" for n in range(21, 41)}
+
+
+def test_drawn_photographs_train_alone_or_beside_others(tiny_config, drawn_drive, tmp_path):
+    alone = load_config(tiny_config, ["data.fit=[]", "data.drawn=2", "training.steps=2"])
+    card = train.fit(alone, tmp_path / "alone", drawn_drive, device="cpu")
+    assert card.training["images"] == []
+    assert card.training["drawn"] == 2
+    assert "4 validation images" in card.threshold_source
+    with pytest.raises(UserError, match="nothing would be trained on"):
+        load_config(tiny_config, ["data.fit=[]"])
 
 
 def test_moving_average_by_hand():
@@ -235,7 +349,7 @@ def test_missing_data_leaves_no_run(tiny_config, tmp_path):
 
 def test_validation_scores_the_untouched_truth(tiny_run, drawn_drive):
     """The loop's pooled scores equal those of the public path from file to mask."""
-    from retina_seg import datasets, metrics
+    from retina_seg import metrics
 
     segmenter = Segmenter.from_pretrained(tiny_run, "cpu")
     rows = photographs.rows_of(["drive"], ["val"])
