@@ -124,7 +124,8 @@ def load_model(weights_path: Path, card_path: Path) -> tuple[nn.Module, Card]:
             f"{weights_path} has hash {found[:12]}, its card says {card.weights_sha256[:12]}: "
             "the file was changed or damaged; get both again"
         )
-    net = build_model(card.model.name, card.model.in_channels, len(card.targets), arguments=card.model.arguments)
+    model = card.model
+    net = build_model(model.name, model.in_channels, len(card.targets), arguments=model.arguments, pretrained=False)
     try:
         net.load_state_dict(load_file(weights_path))
     except (RuntimeError, SafetensorError) as error:

@@ -92,7 +92,7 @@ def fit(
         raise UserError("track: tensorboard is not installed; install it with: pip install 'retina-seg[track]'")
     choose_device(device)
     settings = Preprocess(**config.preprocess.model_dump())
-    net, earlier = _seeded_network(config, settings)
+    net, earlier = _seeded_network(config, settings, pretrained=not resume)
     teachers = [Segmenter.from_pretrained(name, device, flips=True) for name in config.data.teachers]
     _check_teachers(teachers, config.data.targets)
     fit_rows = rows_of(config.data.protocols, config.data.fit) if config.data.fit else []
@@ -449,10 +449,19 @@ OPTIMISERS: dict[str, Callable[[Parameters, TrainingConfig], torch.optim.Optimiz
 }
 
 
-def _seeded_network(config: Config, settings: Preprocess) -> tuple[nn.Module, list[Card]]:
-    """The network before the first step, and the card of the model it starts from, if it starts from one."""
+def _seeded_network(config: Config, settings: Preprocess, *, pretrained: bool) -> tuple[nn.Module, list[Card]]:
+    """The network before the first step, and the card of the model it starts from, if it starts from one.
+
+    Without `pretrained` no file of weights is needed: a resumed run has weights of its own.
+    """
     torch.manual_seed(config.seed)
-    net = build_model(config.model.name, settings.channels, len(config.data.targets), arguments=config.model.arguments)
+    net = build_model(
+        config.model.name,
+        settings.channels,
+        len(config.data.targets),
+        arguments=config.model.arguments,
+        pretrained=pretrained and not config.training.start,
+    )
     if not config.training.start:
         return net, []
     start, card = zoo.load(config.training.start)

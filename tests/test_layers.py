@@ -10,9 +10,10 @@ LAYERS = [
     {"_version", "errors"},
     {"manifest", "fov", "metrics", "biomarkers", "centrelines", "decode", "overlay"},
     {"io", "config", "cards", "datasets", "releases", "phantom", "preprocess", "augment", "patches", "photographs"}
-    | {"models", "losses", "protocols", "scores", "duplicates", "agreement", "quality"},
+    | {"models", "losses", "protocols", "scores", "duplicates", "agreement", "quality", "postprocess"},
     {"checkpoint", "zoo", "inference"},
-    {"train", "evaluate", "audit", "download", "batch", "scoring", "report", "demonstration"},
+    {"train", "ensemble", "evaluate", "audit", "download", "batch", "scoring", "report", "demonstration"}
+    | {"benchmark", "results"},
     {"terminal", "viewer"},
     {"cli"},
 ]
@@ -49,7 +50,10 @@ def test_only_one_file_knows_albumentations_and_only_one_draws():
 
 @pytest.mark.parametrize(
     "name",
-    ["metrics", "biomarkers", "centrelines", "evaluate", "manifest", "datasets", "fov", "io", "phantom", "preprocess"],
+    [
+        *("metrics", "biomarkers", "centrelines", "evaluate", "manifest", "datasets", "fov", "io", "phantom"),
+        *("preprocess", "postprocess", "protocols", "scores", "results"),
+    ],
 )
 def test_numpy_modules_do_not_import_torch(name):
     assert not any(module.split(".")[0] == "torch" for module in _imports(PACKAGE / f"{name}.py"))

@@ -5,34 +5,76 @@ No weights (see zoo), no losses and no training.
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from retina_seg.errors import UserError
-from retina_seg.models.unet import ResidualUNet, UNet
+from retina_seg.models.attention_unet import AttentionUNet, SAUNet
+from retina_seg.models.ensemble import Ensemble
+from retina_seg.models.r2_unet import R2UNet
+from retina_seg.models.swin_unetr import SwinUNETR
+from retina_seg.models.unet import ResidualUNet, UNet, UNetPlusPlus, UNetWithoutSkips, folded_unet
+from retina_seg.models.vgg_unet import VGG16UNet
+from retina_seg.models.w_net import WNet
+
+
+def ensemble(
+    in_channels: int = 3,
+    out_channels: int = 1,
+    *,
+    member: str = "folded_unet",
+    arguments: Mapping[str, Any] | None = None,
+    count: int = 2,
+) -> Ensemble:
+    """`Ensemble` of `count` networks `member` with the same `arguments`, each with random weights of its own."""
+    build = partial(build_model, member, in_channels, out_channels, arguments=arguments, pretrained=False)
+    return Ensemble([build() for _ in range(count)])
+
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
+    "unet_without_skips": UNetWithoutSkips,
+    "folded_unet": folded_unet,
+    "attention_unet": AttentionUNet,
+    "unet_plus_plus": UNetPlusPlus,
     "residual_unet": ResidualUNet,
+    "r2_unet": R2UNet,
+    "w_net": WNet,
+    "sa_unet": SAUNet,
+    "swin_unetr": SwinUNETR,
+    "vgg16_unet": VGG16UNet,
+    "ensemble": ensemble,
 }
+
+# The argument that names a file of weights to begin with, in every network that has one.
+WEIGHTS = "weights"
 
 
 def build_model(
-    name: str, in_channels: int, out_channels: int, *, arguments: Mapping[str, Any] | None = None
+    name: str,
+    in_channels: int,
+    out_channels: int,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    pretrained: bool = True,
 ) -> nn.Module:
-    """A new network with random weights.
+    """A new network, with random weights unless its arguments name a file of weights to begin with.
 
     Parameters
     ----------
     name : in MODELS.
     in_channels, out_channels : C and K.
     arguments : further arguments of the network's constructor.
+    pretrained : False passes over the file named by the argument `weights`: for a network that gets its own
+        trained weights anyway, perhaps where that file is not.
 
     Raises
     ------
     UserError
-        For an unknown network or argument, naming the known ones, and for values the network refuses.
+        For an unknown network or argument, naming the known ones, for values the network refuses, and for a file
+        of weights that is missing or does not fit.
     """
     if name not in MODELS:
         raise UserError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
@@ -40,8 +82,12 @@ def build_model(
     arguments = dict(arguments or {})
     if unknown := set(arguments) - set(known):
         raise UserError(f"model {name!r} has no argument {', '.join(sorted(unknown))}: it takes {', '.join(known)}")
+    if not pretrained:
+        arguments.pop(WEIGHTS, None)
     try:
         return MODELS[name](in_channels, out_channels, **arguments)
+    except UserError:
+        raise
     except (TypeError, ValueError, IndexError) as error:
         raise UserError(f"model {name!r} cannot be built with {arguments}: {error}") from error
 

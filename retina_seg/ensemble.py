@@ -1,0 +1,81 @@
+"""Finished trainings that differ in their seed only, joined into one model that averages their probabilities.
+
+No training: the members stay as they are; only the threshold is chosen anew.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from retina_seg import checkpoint, datasets, io, metrics, zoo
+from retina_seg.checkpoint import Card, CardModel
+from retina_seg.errors import UserError
+from retina_seg.inference import choose_device
+from retina_seg.models import count_parameters
+from retina_seg.models.ensemble import Ensemble
+from retina_seg.photographs import load_photograph
+from retina_seg.preprocess import Preprocess
+from retina_seg.train import histograms
+
+
+def join(runs: Sequence[str | Path], out: Path, data_root: str | Path, *, device: str = "auto") -> Card:
+    """Write the ensemble of several models into the folder `out`, which is then a model like any finished run.
+
+    The threshold is that of the highest pooled Dice on the images that chose the members' thresholds.
+
+    Parameters
+    ----------
+    runs : two or more run folders or packaged models of one network, preprocessing and targets.
+
+    Raises
+    ------
+    UserError
+        For fewer than two models, models that differ in more than weights, and a folder that already holds one.
+    """
+    device = choose_device(device)
+    if len(runs) < 2:
+        raise UserError(f"an ensemble needs two models or more, got {len(runs)}")
+    if (out / checkpoint.CARD).exists() or (out / checkpoint.STATE).exists():
+        raise UserError(f"{out} already holds a run: choose another --out")
+    loaded = [zoo.load(run) for run in runs]
+    cards = [card for _, card in loaded]
+    first = cards[0]
+    for run, card in zip(runs[1:], cards[1:], strict=True):
+        for name in ("targets", "model", "preprocess", "inference"):
+            if getattr(card, name) != getattr(first, name):
+                raise UserError(
+                    f"{run} differs from {runs[0]} in its {name} ({getattr(card, name)} and {getattr(first, name)}): "
+                    "members of an ensemble differ in their weights only"
+                )
+    net = Ensemble([net for net, _ in loaded]).to(device).eval()
+    keys = _united(cards, "threshold_images")
+    rows = {row.key: row for dataset in {key.partition(":")[0] for key in keys} for row in datasets.rows(dataset)}
+    settings = Preprocess(**first.preprocess)
+    photographs = [load_photograph(rows[key], data_root, first.targets, settings) for key in keys]
+    tallied = histograms(net, photographs, device=device, flips=first.inference.flips)
+    arguments = {"member": first.model.name, "arguments": first.model.arguments, "count": len(cards)}
+    card = first.model_copy(
+        update={
+            "name": out.name,
+            "model": CardModel(name="ensemble", in_channels=first.model.in_channels, arguments=arguments),
+            "thresholds": {
+                target: round(metrics.best_threshold_from_histogram(histogram)[0], 4)
+                for target, histogram in zip(first.targets, tallied, strict=True)
+            },
+            "parameters": count_parameters(net),
+            "training": {
+                "images": _united(cards, "images"),
+                "threshold_images": keys,
+                "members": [{"name": card.name, "weights_sha256": card.weights_sha256} for card in cards],
+                "seconds": sum(card.training["seconds"] for card in cards),
+            },
+            "scores": {},
+            "speed": {},
+        }
+    )
+    io.make_folder(out)
+    return checkpoint.save_model(net, card, out / checkpoint.WEIGHTS, out / checkpoint.CARD)
+
+
+def _united(cards: Sequence[Card], name: str) -> list[str]:
+    """The images that any of the cards names in its training, each once."""
+    return list(dict.fromkeys(key for card in cards for key in card.training.get(name, ())))
