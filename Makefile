@@ -1,11 +1,11 @@
 # make demo: install into .venv and segment a drawn photograph; make app: the viewer; make test: the suite;
-# make test-e2e: the viewer in a browser; make check: linters.
+# make test-e2e: the viewer in a browser; make results: RESULTS.md from the records; make check: linters.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo app test test-e2e pictures check format clean
+.PHONY: demo app test test-e2e pictures results check format clean
 
 demo: $(STAMP)
 	$(BIN)/retina-seg demo --out demo
@@ -26,6 +26,10 @@ test-e2e: $(STAMP)
 # The screenshots of the README, from drawn photographs.
 pictures: $(STAMP)
 	RETINA_SEG_PICTURES=tests/pictures $(MAKE) test-e2e
+
+# The tables of the benchmark from the records in configs/results; nothing is trained or scored.
+results: $(STAMP)
+	$(BIN)/retina-seg results
 
 check: $(STAMP)
 	$(BIN)/ruff check .

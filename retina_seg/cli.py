@@ -174,6 +174,9 @@ def evaluate(
     save_predictions: Annotated[Path | None, typer.Option(help="Folder for masks and probabilities.")] = None,
     device: Device = "auto",
     flips: Flips = None,
+    postprocess: Annotated[
+        bool, typer.Option("--postprocess/--no-postprocess", help="Remove small isolated pieces before scoring.")
+    ] = False,
 ) -> None:
     """Score a model on a published protocol, inside the field of view, with 95 % intervals.
 
@@ -191,12 +194,13 @@ def evaluate(
             data_root,
             device=device,
             flips=flips,
+            clean=postprocess,
             save_to=save_predictions,
             progress=lambda done, total: advance(done, total=total),
         )
     title = (
         f"{report.model} on {report.protocol} ({report.split}, {report.n_images} images, {report.annotator}), "
-        f"threshold {report.threshold:.4g} from {report.threshold_source}"
+        f"threshold {report.threshold:.4g} from {report.threshold_source}, post-processing: {report.postprocessing}"
     )
     terminal.table(TABLE_COLUMNS, table_rows(report), title=title)
     for warning in report.warnings:
@@ -210,6 +214,81 @@ def evaluate(
         terminal.errors.print(f"[yellow]note[/]: {terminal.plain(error)}", soft_wrap=True, highlight=False)
     else:
         terminal.files([kept] if kept else [])
+
+
+@app.command()
+def benchmark(
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG.yaml...", help="See configs/.")],
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="May be repeated; default drive; an unknown name lists all.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="With commas between them.")] = "0,1,2",
+    split: Annotated[str, typer.Option(help="test, or val for choices that must not see test images.")] = "test",
+    out: Annotated[Path, typer.Option(help="Folder for the run folders.")] = Path("runs/benchmark"),
+    folder: Annotated[Path, typer.Option("--results", help="Folder for the records.")] = Path("configs/results"),
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+) -> None:
+    """Train and score configurations over protocols and seeds, which take the place of those in the files.
+
+    A file that names several protocols is a joint training: it learns from all of them and is scored by any of them.
+    Finished runs and records are not made again; after Ctrl-C the same command goes on. `retina-seg results` makes
+    the tables.
+
+    Example: `retina-seg benchmark configs/vessels-drive.yaml --protocol drive --protocol cross --data-root data`
+    """
+    from retina_seg import benchmark as comparison
+    from retina_seg.config import load_config
+
+    loaded = [load_config(path) for path in configs]
+    cells = comparison.plan(loaded, protocol or ["drive"], comparison.seeds_of(seeds), split=split)
+    with terminal.resumable(), terminal.bar("cells", len(cells)) as advance:
+        comparison.run(
+            cells,
+            data_root,
+            out=out,
+            folder=folder,
+            device=device,
+            progress=advance,
+            on_record=terminal.record_line,
+        )
+
+
+@app.command()
+def ensemble(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders or packaged models.")],
+    out: Annotated[Path, typer.Option(help="Folder of the joined model; its name is the model's.")],
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+) -> None:
+    """Join trainings that differ in their seed only into one model, the mean of their probabilities.
+
+    Its threshold is chosen on the images that chose theirs.
+
+    Example: `retina-seg ensemble runs/seed0 runs/seed1 runs/seed2 --out runs/three --data-root data`
+    """
+    from retina_seg import checkpoint
+    from retina_seg.ensemble import join
+
+    with terminal.working("choosing the threshold"):
+        join(runs, out, data_root, device=device)
+    terminal.files([out / checkpoint.WEIGHTS, out / checkpoint.CARD])
+
+
+@app.command()
+def results(
+    folder: Annotated[Path, typer.Option("--results", help="Folder of the records.")] = Path("configs/results"),
+    out: Annotated[Path, typer.Option(help="The page of all tables.")] = Path("RESULTS.md"),
+    reference: Annotated[str, typer.Option(help="Configuration to compare with; default the best.")] = "",
+) -> None:
+    """Make the tables of a benchmark from its records, as Markdown, CSV and JSON; nothing is scored again.
+
+    Example: `retina-seg results --results configs/results --out RESULTS.md`
+    """
+    from retina_seg import report
+    from retina_seg import results as tables
+
+    terminal.files([*tables.write(folder, out, reference=reference), *report.draw_optimisers(folder)])
 
 
 @app.command("app")

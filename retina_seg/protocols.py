@@ -11,6 +11,9 @@ from retina_seg.errors import UserError
 from retina_seg.manifest import Row
 
 _UNSEEN = "all images of a set; only for models that did not learn from it"
+CROSS = "cross"
+CROSS_SOURCES = ("drive", "stare-10", "chase-20-8")
+"""Protocols whose training images stand for their sets when other sets are scored."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,26 @@ def find(name: str) -> EvaluationProtocol:
     return PROTOCOLS[name]
 
 
+def columns(name: str) -> dict[int, str]:
+    """Split column of each fold (1, 2, ...), {0: column} without folds, {} where all images are test images."""
+    protocol = find(name)
+    if protocol.folds:
+        return {fold: f"{protocol.column}/{fold}" for fold in range(1, protocol.folds + 1)}
+    return {0: protocol.column} if protocol.column else {}
+
+
+def cross() -> list[tuple[tuple[str, ...], str]]:
+    """What `cross` measures: protocols whose training images are learnt from, and the protocol of the score.
+
+    Every set to every other one, then every set from all others (leave one set out).
+    """
+    whole = {PROTOCOLS[name].datasets: name for name in PROTOCOLS if not PROTOCOLS[name].column}
+    targets = {source: whole[PROTOCOLS[source].datasets] for source in CROSS_SOURCES}
+    single = [((a,), targets[b]) for a in CROSS_SOURCES for b in CROSS_SOURCES if a != b]
+    others = [(tuple(a for a in CROSS_SOURCES if a != b), targets[b]) for b in reversed(CROSS_SOURCES)]
+    return single + others
+
+
 def cases(name: str, split: str = "test") -> list[tuple[int, Row]]:
     """(fold, row) of every image of a split ("train", "val", "test"), fold by fold.
 
@@ -74,11 +97,8 @@ def cases(name: str, split: str = "test") -> list[tuple[int, Row]]:
     rows = [row for dataset in protocol.datasets for row in datasets.rows(dataset)]
     if not protocol.column:
         found = [(0, row) for row in rows] if split == "test" else []
-    elif not protocol.folds:
-        found = [(0, row) for row in rows if row.splits.get(protocol.column) == split]
     else:
-        columns = {fold: f"{protocol.column}/{fold}" for fold in range(1, protocol.folds + 1)}
-        found = [(fold, row) for fold, column in columns.items() for row in rows if row.splits.get(column) == split]
+        found = [(k, row) for k, column in columns(name).items() for row in rows if row.splits.get(column) == split]
     if not found:
         raise UserError(f"protocol {name!r} has no images in split {split!r}: expected train, val or test")
     return found

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import checkpoint, datasets, io, overlay
+from retina_seg import checkpoint, datasets, io, overlay, records
 from retina_seg.photographs import rows_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from retina_seg.inference import Prediction
 
 SAMPLES = 4
+# Configurations that differ in their optimiser only -> what the picture calls them.
+OPTIMISERS = {
+    "ablation-gradient-descent": "gradient descent, full batch",
+    "ablation-sgd": "SGD",
+    "ablation-momentum": "SGD with momentum",
+    "ablation-rmsprop": "RMSprop",
+    "ablation-adam": "Adam",
+    "ablation-reference": "AdamW",
+}
 
 # The one-page report: inches, places as parts of the page, letters a line at 8 points.
 _A4, _LEFT, _WIDE, _NARROW = (8.27, 11.69), 0.07, 118, 56
@@ -72,6 +81,48 @@ def curves(log: Sequence[Mapping[str, float]], images: str) -> "Figure":
     right.title.set_fontsize("medium")
     if scores:
         right.legend()
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_optimisers(folder: Path) -> list[Path]:
+    """Draw optimisers.png beside the records of a benchmark; returns its path, [] without two of `OPTIMISERS`."""
+    stored = {record.name: record for record in records.read_all(folder) if record.seed == 0}
+    runs = {title: stored[name] for name, title in OPTIMISERS.items() if name in stored}
+    if len(runs) < 2:
+        return []
+    figure = compared_curves(
+        {title: (run.log, run.megapixels_a_step) for title, run in runs.items()}, "validation images"
+    )
+    path = folder / "optimisers.png"
+    with io.atomic(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+    return [path]
+
+
+def compared_curves(runs: Mapping[str, tuple[Sequence[Mapping[str, float]], float]], images: str) -> "Figure":
+    """Training loss and validation AUC of several runs against how much they have seen.
+
+    Parameters
+    ----------
+    runs : name -> entries of its log.jsonl, and megapixels a step.
+    images : says what the AUC is of.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for number, (name, (log, megapixels)) in enumerate(runs.items()):
+        seen = [entry["step"] * megapixels for entry in log]
+        style = {"color": f"C{number}", "marker": ".", "label": name}
+        left.plot(seen, [entry["loss"] for entry in log], **style)
+        right.plot(seen, [entry["auc"] for entry in log], **style)
+    left.set(xlabel="megapixels seen", ylabel="training loss, mean of the interval")
+    right.set(xlabel="megapixels seen", ylabel="AUC inside the field of view", title=images)
+    right.title.set_fontsize("medium")
+    right.legend()
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -4,9 +4,14 @@ No formulas and no tables.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
-from retina_seg import io, zoo
+import numpy as np
+from numpy.typing import NDArray
+
+from retina_seg import datasets, io, postprocess, zoo
 from retina_seg.checkpoint import Card
 from retina_seg.datasets import Sample
 from retina_seg.evaluate import Candidate, PredictionLike, evaluate
@@ -14,6 +19,31 @@ from retina_seg.inference import Prediction, Segmenter
 from retina_seg.manifest import Row
 from retina_seg.protocols import find
 from retina_seg.scores import Report
+
+
+@dataclass(frozen=True, order=True)
+class Variant:
+    """How a trained network is used: the four flips averaged or not, small pieces removed or not."""
+
+    flips: bool
+    clean: bool
+
+    @property
+    def name(self) -> str:
+        """For files and tables: "plain", "flips", "plain+clean", "flips+clean"."""
+        return ("flips" if self.flips else "plain") + ("+clean" if self.clean else "")
+
+
+VARIANTS = {one.name: one for one in (Variant(flips, clean) for flips in (False, True) for clean in (False, True))}
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """The part of a Prediction that is scored: prob float32 (K, H, W), fov bool (H, W), the K targets."""
+
+    prob: NDArray[np.float32]
+    fov: NDArray[np.bool_]
+    targets: tuple[str, ...]
 
 
 def candidate(segmenter: Segmenter, target: str) -> Candidate:
@@ -34,6 +64,25 @@ def candidate(segmenter: Segmenter, target: str) -> Candidate:
     )
 
 
+def cleaned(model: Candidate, target: str) -> Candidate:
+    """The same candidate, small pieces of `target` removed from what it predicts (`postprocess`)."""
+
+    def predict(sample: Sample) -> PredictionLike:
+        found = model.predict(sample)
+        if target not in found.targets:  # evaluate says what is wrong
+            return found
+        prob = found.prob.copy()
+        channel = found.targets.index(target)
+        prob[channel] = postprocess.without_small_pieces(prob[channel], found.fov, model.threshold)
+        if not isinstance(found, Prediction):
+            return Remembered(prob, found.fov, found.targets)
+        changed = replace(found, prob=prob).at(*found.thresholds)
+        said = {"threshold_source": model.threshold_source, "postprocessing": postprocess.describe()}
+        return replace(changed, provenance={**changed.provenance, **said})
+
+    return replace(model, predict=predict, postprocessing=postprocess.describe())
+
+
 def seen_images(card: Card) -> frozenset[str] | None:
     """`dataset:id` of every image that shaped the weights or the thresholds; None where the card is silent."""
     if "images" not in card.training:
@@ -48,11 +97,13 @@ def score(
     *,
     device: str = "auto",
     flips: bool | None = None,
+    clean: bool = False,
     save_to: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Score a packaged model or run folder; `save_to` gets mask, probability and JSON of every image.
 
+    `clean` removes small pieces before scoring (`postprocess`): AUC and AP are then those of the altered map.
     For protocols with folds `model` is a folder pattern with `{fold}`, for example `runs/stare-fold{fold}`.
 
     Raises
@@ -63,8 +114,8 @@ def score(
     plan = find(protocol)
 
     def load(fold: int) -> Candidate:
-        name = str(model).replace("{fold}", str(fold))
-        return candidate(Segmenter.from_pretrained(name, device, flips=flips), plan.target)
+        raw = candidate(Segmenter.from_pretrained(_of_fold(model, fold), device, flips=flips), plan.target)
+        return cleaned(raw, plan.target) if clean else raw
 
     def keep(row: Row, sample: Sample, prediction: PredictionLike) -> None:
         if save_to is not None and isinstance(prediction, Prediction):
@@ -73,13 +124,70 @@ def score(
     return evaluate(load, protocol, data_root, progress=progress, on_prediction=keep)
 
 
+def variants(
+    model: str | Path,
+    protocol: str,
+    data_root: str | Path,
+    *,
+    device: str = "auto",
+    split: str = "test",
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Report]:
+    """Score a model in every one of VARIANTS: name -> report. The network reads a photograph once for both of `clean`.
+
+    `model` and errors are those of `score`; `progress` counts the photographs of all variants.
+    """
+    plan = find(protocol)
+    reports: dict[str, Report] = {}
+
+    @cache
+    def load(fold: int, flips: bool) -> Candidate:
+        raw = candidate(Segmenter.from_pretrained(_of_fold(model, fold), device, flips=flips), plan.target)
+        return replace(raw, predict=_remembering(raw.predict))
+
+    for number, (name, variant) in enumerate(VARIANTS.items()):
+
+        def load_variant(fold: int, variant: Variant = variant) -> Candidate:
+            raw = load(fold, variant.flips)
+            return cleaned(raw, plan.target) if variant.clean else raw
+
+        def count(done: int, total: int, number: int = number) -> None:
+            if progress:
+                progress(number * total + done, len(VARIANTS) * total)
+
+        reports[name] = evaluate(load_variant, protocol, data_root, split=split, progress=count)
+        if variant.clean:
+            load.cache_clear()  # the photographs of the other setting of `flips` need their memory
+    return reports
+
+
+def _of_fold(model: str | Path, fold: int) -> str:
+    return str(model).replace("{fold}", str(fold))
+
+
+def _remembering(predict: Callable[[Sample], PredictionLike]) -> Callable[[Sample], Remembered]:
+    """`predict` that looks at each photograph once, told apart by its pixels."""
+    known: dict[str, Remembered] = {}
+
+    def look_up(sample: Sample) -> Remembered:
+        key = datasets.pixel_hash(sample.image)
+        if key not in known:
+            found = predict(sample)
+            known[key] = Remembered(found.prob, found.fov, found.targets)
+        return known[key]
+
+    return look_up
+
+
 def keep(report: Report, model: str | Path) -> Path | None:
     """Write the report of a run folder into that folder; gives the file, or None where nothing is kept.
 
     Kept is what the run itself is worth: not what a packaged model, several folds or the network used in another
-    way than its card says (`flips`) scored.
+    way than its card says (`flips`, post-processing) scored, nor a score on other images than the test images.
     """
     if str(model) in zoo.names() or "{fold}" in str(model):
+        return None
+    if report.postprocessing != "none" or report.split != "test":
         return None
     flips = {one["provenance"]["flips"] for one in report.provenance["models"]}
     if flips != {zoo.card(model).inference.flips}:

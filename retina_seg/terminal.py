@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import join
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from retina_seg.batch import Outcome
     from retina_seg.datasets import Summary
+    from retina_seg.records import Record
 
 # Where there is no terminal, tables are written wide enough not to be folded.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
@@ -43,6 +45,26 @@ def summary_line(summary: "Summary") -> tuple[str, ...]:
         "; ".join(protocols),
         here,
     )
+
+
+def record_line(record: "Record", new: bool) -> None:
+    """One line for a cell of a benchmark, as soon as it is scored."""
+    fov = record.report["fov"]
+    dice, auc = ("undefined" if fov[name] is None else f"{fov[name]:.4f}" for name in ("dice", "auc"))
+    where = record.protocol + ("" if record.split == "test" else f" ({record.split})")
+    text = f"{record.name}{record.learnt} on {where}, seed {record.seed}: Dice {dice}, AUC {auc}"
+    console.print(text + ("" if new else " (recorded before)"), soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Whoever stops the work reads how to go on: with the same command."""
+    from retina_seg.errors import Interrupted
+
+    try:
+        yield
+    except Interrupted as stop:
+        raise Interrupted(f"{stop}; go on with: {join(['retina-seg', *sys.argv[1:]])}") from None
 
 
 @contextmanager

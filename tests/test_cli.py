@@ -17,6 +17,8 @@ COMMANDS = [
     ["predict"],
     ["train"],
     ["evaluate"],
+    ["benchmark"],
+    ["results"],
     ["models", "list"],
     ["models", "show"],
     ["models", "verify"],
@@ -97,6 +99,9 @@ def test_predict_goes_on_after_a_bad_file_and_says_so(run, photograph, tiny_run,
         (["predict", "none.png", "--out", "o", "--save", "masks"], "mask,prob,overlay,nifti"),
         (["evaluate", "nonesuch", "--protocol", "drive"], "no model"),
         (["evaluate", "vessels-drive", "--protocol", "drove"], "unknown protocol"),
+        (["benchmark", "none.yaml"], "no configuration"),
+        (["results"], "there are no records in configs/results"),
+        (["results", "--results", "none"], "there are no records in none"),
         (["train"], "give either"),
         (["train", "none.yaml"], "no configuration"),
         (["train", "--resume", "none"], "no configuration"),
@@ -143,6 +148,55 @@ def test_train_evaluate_and_resume(run, tiny_config, drawn_drive, tmp_path):
     code, output = run("train", "--resume", folder, "--set", "seed=1", *root)
     assert code == 2
     assert "leave out --set" in output
+
+
+def test_evaluate_says_what_was_done_to_the_mask(run, tiny_run, drawn_drive, tmp_path):
+    folder = shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("reports"))
+    root, json_path = ["--data-root", drawn_drive, "--device", "cpu"], tmp_path / "clean.json"
+    code, output = run("evaluate", folder, "--protocol", "drive", "--postprocess", "--json", json_path, *root)
+    assert code == 0, output
+    assert "8-connected" in json.loads(json_path.read_text())["postprocessing"]
+    assert "post-processing: pieces" in " ".join(output.split())
+    assert not (folder / "reports").exists()
+
+
+def test_benchmark_and_results(run, tiny_config, drawn_drive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = ["--data-root", drawn_drive, "--device", "cpu"]
+    code, output = run("benchmark", tiny_config, "--seeds", "3", *root)
+    assert code == 0, output
+    assert "tiny on drive, seed 3: Dice 0." in output
+    record = tmp_path / "configs" / "results" / "tiny" / "drive-seed3.json"
+    assert (tmp_path / "runs" / "benchmark" / "tiny" / "drive" / "seed3" / "card.json").is_file()
+    dice = json.loads(record.read_text())["variants"]["plain"]["fov"]["dice"]
+    code, output = run("benchmark", tiny_config, "--seeds", "3", *root)
+    assert code == 0, output
+    assert "(recorded before)" in output
+    code, output = run("results")
+    assert code == 0, output
+    assert "wrote RESULTS.md" in output
+    assert f"| {dice:.4f} |" in (tmp_path / "RESULTS.md").read_text()
+    for arguments, words in (
+        (["benchmark", tiny_config, "--protocol", "drove"], "unknown protocol 'drove'"),
+        (["benchmark", tiny_config, "--seeds", "a"], "--seeds 'a'"),
+        (["results", "--reference", "none"], "there are records of tiny"),
+    ):
+        code, output = run(*arguments)
+        assert code == 2
+        assert words in output
+
+
+def test_an_interrupted_benchmark_says_how_to_go_on(run, tiny_config, drawn_drive, tmp_path, monkeypatch):
+    def stop(*_args, **_more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("retina_seg.train.fit", stop)
+    arguments = ["benchmark", str(tiny_config), "--out", str(tmp_path / "my runs"), "--data-root", str(drawn_drive)]
+    monkeypatch.setattr(sys, "argv", ["/bin/retina-seg", *arguments])
+    code, output = run(*arguments)
+    assert code == 130
+    assert output.startswith("stopped at tiny on drive, seed 0 (0 of 3 done)")
+    assert f"go on with: retina-seg benchmark {tiny_config} --out '{tmp_path}/my runs'" in output
 
 
 def test_a_run_that_takes_no_report_is_scored_all_the_same(run, tiny_run, drawn_drive, tmp_path):

@@ -13,7 +13,7 @@ LAYERS = [
     | {"models", "losses", "protocols", "scores", "duplicates", "agreement", "quality", "postprocess"},
     {"checkpoint", "zoo", "inference"},
     {"train", "ensemble", "evaluate", "audit", "download", "batch", "scoring", "report", "demonstration"}
-    | {"benchmark", "results"},
+    | {"benchmark", "records", "results"},
     {"terminal", "viewer"},
     {"cli"},
 ]
@@ -52,7 +52,7 @@ def test_only_one_file_knows_albumentations_and_only_one_draws():
     "name",
     [
         *("metrics", "biomarkers", "centrelines", "evaluate", "manifest", "datasets", "fov", "io", "phantom"),
-        *("preprocess", "postprocess", "protocols", "scores", "results"),
+        *("preprocess", "postprocess", "protocols", "scores", "records", "results"),
     ],
 )
 def test_numpy_modules_do_not_import_torch(name):

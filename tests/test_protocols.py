@@ -7,7 +7,7 @@ import pytest
 from retina_seg import datasets
 from retina_seg.errors import UserError
 from retina_seg.manifest import Row
-from retina_seg.protocols import PROTOCOLS, cases, leaks
+from retina_seg.protocols import PROTOCOLS, cases, columns, cross, leaks
 
 
 def row(name: str, subject: str, dataset: str = "stare") -> Row:
@@ -56,6 +56,29 @@ def test_unknown_names_are_listed() -> None:
         cases("drive", "tests")
     with pytest.raises(UserError, match="no images in split 'train'"):
         cases("cross-drive", "train")
+
+
+def test_columns_are_those_of_the_manifests() -> None:
+    assert columns("drive") == {0: "drive"}
+    assert columns("stare-5fold") == {k: f"stare-5fold/{k}" for k in range(1, 6)}
+    assert columns("cross-drive") == {}
+    for name, plan in PROTOCOLS.items():
+        known = {column for dataset in plan.datasets for column in datasets.DATASETS[dataset].protocols}
+        assert set(columns(name).values()) <= known
+    with pytest.raises(UserError, match="unknown protocol"):
+        columns("driv")
+
+
+def test_cross_scores_sets_that_were_not_learnt_from() -> None:
+    pairs = cross()
+    assert len(pairs) == len(set(pairs)) == 9
+    assert [len(sources) for sources, _ in pairs] == [1] * 6 + [2] * 3
+    for sources, target in pairs:
+        learnt = [row for source in sources for split in ("train", "val") for _, row in cases(source, split)]
+        scored = [row for _, row in cases(target)]
+        assert {row.dataset for row in learnt}.isdisjoint(row.dataset for row in scored)
+        assert leaks(scored, {row.key for row in learnt}) == []
+    assert (("drive", "stare-10"), "cross-chase") in pairs
 
 
 def test_drive_is_the_official_split() -> None:

@@ -32,6 +32,14 @@ def test_an_empty_log_can_be_drawn():
     assert not report.curves([], "validation images").axes[1].lines
 
 
+def test_compared_curves_count_what_was_seen():
+    log = [{"step": s, "loss": 1 / s, "auc": 0.9 + s / 100} for s in (1, 2, 3)]
+    left, right = report.compared_curves({"slow": (log, 0.5), "fast": (log[:2], 2)}, "validation images").axes
+    np.testing.assert_allclose(left.lines[0].get_xydata(), [(0.5, 1), (1, 0.5), (1.5, 1 / 3)])
+    np.testing.assert_allclose(right.lines[1].get_xydata(), [(2, 0.91), (4, 0.92)])
+    assert [line.get_label() for line in right.lines] == ["slow", "fast"]
+
+
 def test_no_run(tmp_path):
     with pytest.raises(UserError, match="no configuration"):
         report.draw_run(tmp_path, tmp_path)

@@ -1,12 +1,14 @@
 import json
 import math
 import shutil
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from retina_seg import datasets, metrics, protocols, scoring, zoo
+from retina_seg import datasets, metrics, postprocess, protocols, scoring, zoo
 from retina_seg.errors import UserError
 from retina_seg.inference import Segmenter
 
@@ -84,9 +86,56 @@ def test_no_report_is_kept_of_what_is_not_the_run_itself(report, tiny_run, drawn
     flips = zoo.card(run).inference.flips
     other = scoring.score(run, "drive", drawn_drive, device="cpu", flips=not flips)
     assert scoring.keep(other, run) is None
+    assert scoring.keep(replace(report[0], postprocessing="pieces removed"), run) is None
+    assert scoring.keep(replace(report[0], split="val"), run) is None
     assert scoring.keep(report[0], "vessels-drive") is None
     assert scoring.keep(report[0], str(run).replace("run", "{fold}")) is None
     assert not (run / "reports").exists()
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_small_pieces_are_removed_from_what_is_scored(tiny_run, drawn_drive, tmp_path, monkeypatch, flips):
+    remove = partial(postprocess.without_small_pieces, smallest=1e-2)  # some hundred pixels
+    monkeypatch.setattr(postprocess, "without_small_pieces", remove)
+    segmenter = Segmenter.from_pretrained(tiny_run, "cpu", flips=flips)
+    threshold = segmenter.card.thresholds["vessels"]
+    prob, truth = [], []
+    for _, row in protocols.cases("drive"):
+        sample = datasets.load(row, drawn_drive)
+        raw = segmenter.predict(sample.image, sample.fov).prob[0]
+        prob.append(remove(raw, sample.fov, threshold)[sample.fov])
+        truth.append(sample.targets["vessels"][sample.fov])
+    prob, truth = np.concatenate(prob), np.concatenate(truth)
+    scores = scoring.score(tiny_run, "drive", drawn_drive, device="cpu", flips=flips, clean=True, save_to=tmp_path)
+    assert scores.fov["dice"] == pytest.approx(metrics.dice(prob >= threshold, truth), abs=1e-12)
+    assert scores.fov["auc"] == pytest.approx(metrics.auc(prob, truth), abs=1e-12)
+    assert scores.postprocessing == postprocess.describe()
+    record = json.loads((tmp_path / "drive_01.json").read_text())
+    assert record["postprocessing"] == postprocess.describe()
+    assert record["threshold_source"] == segmenter.card.threshold_source
+    mask = np.asarray(Image.open(tmp_path / "drive_01_mask.png")) > 0
+    sample = datasets.load(protocols.cases("drive")[0][1], drawn_drive)
+    counted = scores.per_image[0]["counts"]
+    assert mask[sample.fov].sum() == counted["tp"] + counted["fp"]
+
+
+def test_variants_are_those_scored_one_by_one_and_look_once(tiny_run, drawn_drive, monkeypatch):
+    looked, done = [], []
+    predict = Segmenter.predict
+
+    def counted(self, source, fov=None):
+        looked.append(self.flips)
+        return predict(self, source, fov)
+
+    monkeypatch.setattr(Segmenter, "predict", counted)
+    found = scoring.variants(tiny_run, "drive", drawn_drive, device="cpu", progress=lambda *step: done.append(step))
+    # The drawn set has four photographs under twenty names: each is looked at once for each setting of flips.
+    assert looked == [False] * 4 + [True] * 4
+    assert done[0] == (0, 80)
+    assert done[-1] == (80, 80)
+    for name, variant in scoring.VARIANTS.items():
+        alone = scoring.score(tiny_run, "drive", drawn_drive, device="cpu", flips=variant.flips, clean=variant.clean)
+        assert found[name] == alone
 
 
 def test_errors(tiny_run, drawn_drive, tmp_path):

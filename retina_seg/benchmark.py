@@ -1,0 +1,278 @@
+"""The comparison: configurations x protocols x seeds, every cell trained, scored and recorded once.
+
+The tables are made by results.py; the training itself is in train.py.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from retina_seg import checkpoint, io, postprocess, protocols, records, scoring, train
+from retina_seg.checkpoint import Card
+from retina_seg.config import Config, load_config
+from retina_seg.errors import Interrupted, UserError
+from retina_seg.photographs import rows_of
+from retina_seg.records import Record
+
+OUT = Path("runs/benchmark")
+# What can be asked for: protocols that say which images train, and all pairs of sets.
+NAMES = (*(name for name, protocol in protocols.PROTOCOLS.items() if protocol.column), protocols.CROSS)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One configuration with one seed, learnt from the training images of `sources`, scored by `protocol`.
+
+    `split` is "test", or "val" for choices that must not see test images.
+    """
+
+    config: Config
+    sources: tuple[str, ...]
+    protocol: str
+    seed: int
+    split: str = "test"
+
+    @property
+    def title(self) -> str:
+        """For people: what it is, in a line."""
+        learnt = "" if self.sources == (self.protocol,) else f" from {' + '.join(self.sources)}"
+        where = self.protocol + ("" if self.split == "test" else f" ({self.split})")
+        return f"{self.config.name}{learnt} on {where}, seed {self.seed}"
+
+    def record(self, folder: Path) -> Path:
+        """Where its record is kept below the folder of records."""
+        return records.path_of(folder / self.config.name, self.sources, self.protocol, self.split, self.seed)
+
+    def trainings(self) -> dict[int, tuple[Path, Config]]:
+        """Fold (0 where there are none) -> run folder below --out, and the configuration that is trained there.
+
+        Cells that learn from the same images have the same run folders.
+        """
+        folder = Path(self.config.name, "+".join(self.sources), f"seed{self.seed}")
+        if len(self.sources) > 1:
+            columns = [column for source in self.sources for column in protocols.columns(source).values()]
+            return {0: (folder, self._trained_on(columns))}
+        columns_of = protocols.columns(self.sources[0])
+        return {k: (folder / f"fold{k}" if k else folder, self._trained_on([name])) for k, name in columns_of.items()}
+
+    def _trained_on(self, columns: Sequence[str]) -> Config:
+        """The configuration with other photographs and this seed.
+
+        The images that train are watched instead of those that `monitor` names where there are none of these and
+        where these are scored: the card then takes the threshold from the training images and says so.
+        """
+        data = self.config.data
+        rows = rows_of(columns, ("train", "val"))
+        watched = self.split == "test" and any(row.splits.get(name) in data.monitor for row in rows for name in columns)
+        changed = {"protocols": tuple(columns), "monitor": data.monitor if watched else data.fit or ("train",)}
+        return self.config.model_copy(update={"seed": self.seed, "data": data.model_copy(update=changed)})
+
+
+def plan(configs: Sequence[Config], names: Iterable[str], seeds: Sequence[int], *, split: str = "test") -> list[Cell]:
+    """Every cell, the first seed of all before the second of any, so that whole tables come early.
+
+    A configuration learns from the training images of the protocol that scores it, whatever its own
+    `data.protocols`; one that names several protocols is a joint training and learns from all of these.
+
+    Parameters
+    ----------
+    names : of NAMES; `cross` stands for every pair of sets and for leaving one set out, also of joint trainings.
+    split : "test", or "val" for choices that must not see test images.
+
+    Raises
+    ------
+    UserError
+        An unknown name or split, two configurations of one name, or a configuration that cannot be scored so.
+    """
+    if split not in ("test", "val"):
+        raise UserError(f"--split {split!r}: expected test or val")
+    names = tuple(dict.fromkeys(names))
+    for name in names:
+        if name not in NAMES:
+            raise UserError(f"unknown protocol {name!r} for a benchmark: expected one of {', '.join(NAMES)}")
+    if split == "val" and protocols.CROSS in names:
+        raise UserError("cross scores all images of a set: leave out --split val")
+    called = [config.name for config in configs]
+    if twice := sorted({name for name in called if called.count(name) > 1}):
+        raise UserError(f"several configurations are called {', '.join(twice)}: give each a name of its own")
+    return [
+        Cell(config, sources, protocol, seed, split)
+        for seed in seeds
+        for name in names
+        for config in configs
+        for sources, protocol in _pairs(config, name, split)
+    ]
+
+
+def _pairs(config: Config, name: str, split: str) -> list[tuple[tuple[str, ...], str]]:
+    """What the configuration learns from and is scored by for one of NAMES."""
+    own = config.data.protocols
+    pairs = protocols.cross() if name == protocols.CROSS else [(own if len(own) > 1 else (name,), name)]
+    for sources, protocol in pairs:
+        if (target := protocols.find(protocol).target) not in config.data.targets:
+            raise UserError(f"{config.name} learns {', '.join(config.data.targets)}, not {target}")
+        if split in config.data.fit:
+            raise UserError(f"{config.name} trains on validation images (data.fit): leave out --split val")
+        if name != protocols.CROSS and protocol not in sources:
+            raise UserError(
+                f"{config.name} learns from {' + '.join(own)} together: score it by one of these, not {name}"
+            )
+    return pairs
+
+
+def seeds_of(text: str) -> tuple[int, ...]:
+    """The seeds in text such as "0,1,2"; UserError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len({int(part) for part in parts}) != len(parts):
+        raise UserError(f"--seeds {text!r}: expected different whole numbers with commas between them, such as 0,1,2")
+    return tuple(int(part) for part in parts)
+
+
+def run(
+    cells: Sequence[Cell],
+    data_root: str | Path,
+    *,
+    out: Path = OUT,
+    folder: Path = records.FOLDER,
+    device: str = "auto",
+    progress: Callable[[int, str], None] | None = None,
+    on_record: Callable[[Record, bool], None] | None = None,
+) -> list[Record]:
+    """Train, score and record every cell, one after the other; what is there already is not done again.
+
+    A finished run is not trained again and an unfinished one is gone on with. A record stays as it is where it is of
+    the same weights and the same post-processing.
+
+    Parameters
+    ----------
+    out : folder of run folders: OUT/<configuration>/<protocol>/seed<k>[/fold<j>].
+    folder : of the records: FOLDER/<configuration>/<protocol>-seed<k>.json.
+    progress : called with the number of cells done and what is going on.
+    on_record : called with every record and whether it is new.
+
+    Raises
+    ------
+    UserError
+        A run folder or record of other settings, found before anything is trained; whatever `train.fit` and
+        `scoring.variants` raise; several processes.
+    Interrupted
+        After Ctrl-C: what is finished stays, the training that was under way is saved.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "a benchmark runs in one process: leave out `accelerate launch`, and give each GPU other --seeds"
+        )
+    for cell in cells:
+        _check(cell, out, folder)
+    made: list[Record] = []
+    for number, cell in enumerate(cells):
+
+        def tell(text: str, number: int = number, cell: Cell = cell) -> None:
+            if progress:
+                progress(number, f"{cell.title}: {text}")
+
+        try:
+            record, new = _cell(cell, data_root, (out, folder), device, tell)
+        except (Interrupted, KeyboardInterrupt):
+            raise Interrupted(f"stopped at {cell.title} ({number} of {len(cells)} done); nothing is lost") from None
+        made.append(record)
+        if on_record:
+            on_record(record, new)
+    return made
+
+
+def _check(cell: Cell, out: Path, folder: Path) -> None:
+    """UserError for what would stop the cell after hours: a run of other settings, a damaged record."""
+    for below, config in cell.trainings().values():
+        if any((out / below / name).exists() for name in (checkpoint.CARD, checkpoint.STATE)):
+            _check_settings(out / below, config)
+    if cell.record(folder).exists():
+        records.read(cell.record(folder))
+
+
+def _check_settings(run: Path, config: Config) -> None:
+    begun = load_config(run / checkpoint.CONFIG)
+    if begun != config:
+        changed = records.changes(begun.model_dump(mode="json"), config.model_dump(mode="json"))
+        raise UserError(
+            f"{run} was trained with other settings than the configuration asks for: {changed}; choose another --out "
+            "(and --results), or remove that folder to train it anew"
+        )
+
+
+def _cell(
+    cell: Cell, data_root: str | Path, places: tuple[Path, Path], device: str, tell: Callable[[str], None]
+) -> tuple[Record, bool]:
+    """The record of a cell, and whether it is new."""
+    out, folder = places
+    trainings = cell.trainings()
+    cards = [_trained(out / below, config, data_root, device, tell) for below, config in trainings.values()]
+    weights = tuple(card.weights_sha256 for card in cards)
+    path = cell.record(folder)
+    if path.exists():
+        known = records.read(path)
+        done = {report["postprocessing"] for report in known.variants.values()}
+        if known.weights_sha256 == weights and done == {"none", postprocess.describe()}:
+            return known, False
+    first, config = trainings[min(trainings)]
+    pattern = out / (first if 0 in trainings else first.with_name("fold{fold}"))
+    reports = scoring.variants(
+        pattern,
+        cell.protocol,
+        data_root,
+        device=device,
+        split=cell.split,
+        progress=lambda done, total: tell(f"scored {done} of {total}"),
+    )
+    default = "flips" if config.inference.flips else "plain"
+    data = config.data.model_copy(update={"protocols": cell.sources})
+    record = Record(
+        name=config.name,
+        protocol=cell.protocol,
+        split=cell.split,
+        sources=cell.sources,
+        seed=cell.seed,
+        config=config.model_copy(update={"data": data}).model_dump(mode="json"),
+        parameters=cards[0].parameters,
+        steps=sum(card.training["steps"] for card in cards),
+        seconds=sum(card.training["seconds"] for card in cards),
+        device=cards[0].training["device"],
+        weights_sha256=weights,
+        log=checkpoint.read_log(out / first),
+        default=default,
+        variants={name: records.stored(report, images=name == default) for name, report in reports.items()},
+    )
+    io.make_folder(path.parent)
+    io.write_text(path, record.to_json())
+    scoring.keep(reports[default], pattern)  # with its curves, for the viewer
+    return record, True
+
+
+def _trained(run: Path, config: Config, data_root: str | Path, device: str, tell: Callable[[str], None]) -> Card:
+    """The card of the run, which is trained, gone on with or found finished."""
+    if (run / checkpoint.CARD).exists():
+        _check_settings(run, config)
+        return checkpoint.read_card(run / checkpoint.CARD)
+    resume = (run / checkpoint.STATE).exists()
+    if not resume and (run / checkpoint.CONFIG).exists():
+        _forget(run)
+    return train.fit(
+        config,
+        run,
+        data_root,
+        resume=resume,
+        device=device,
+        progress=lambda p: tell(f"step {p.step} of {p.steps}, {p.describe()}"),
+    )
+
+
+def _forget(run: Path) -> None:
+    """Make room for a training that was killed before its first state was saved: nothing of it is left to use."""
+    try:
+        with FileLock(run / train.LOCK, timeout=0):
+            (run / checkpoint.CONFIG).unlink()
+    except Timeout:
+        raise UserError(f"{run} is being trained by another process: wait for it, or choose another --out") from None

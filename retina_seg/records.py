@@ -1,0 +1,193 @@
+"""What a benchmark leaves behind: one JSON file for each configuration, protocol and seed.
+
+No training, no scoring (benchmark.py) and no tables (results.py).
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from retina_seg import protocols, scores
+from retina_seg.config import Config, TrainingConfig
+from retina_seg.errors import UserError
+from retina_seg.scores import Report
+
+FOLDER = Path("configs/results")
+VARIANTS = {
+    "plain": "no flips",
+    "plain+clean": "no flips, small pieces removed",
+    "flips": "four flips",
+    "flips+clean": "four flips, small pieces removed",
+}
+"""How a network is used (`scoring.VARIANTS`) -> words."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One configuration, trained with one seed, scored by one protocol; the JSON has the same names.
+
+    Attributes
+    ----------
+    name : of the configuration.
+    protocol : in `protocols.PROTOCOLS`, the one of the score.
+    split : "test", or "val" for choices that must not see test images.
+    sources : protocols whose training images were learnt from; (protocol,) unless sets are crossed or joined.
+    seed : of the training.
+    config : the resolved configuration; with folds `data.protocols` names the protocol once.
+    parameters : number of weights.
+    steps, seconds : of the training, summed over folds.
+    device : "cpu" or "cuda", of the training.
+    weights_sha256 : one for each fold.
+    log : entries of log.jsonl (step, loss, validation scores); with folds those of the first.
+    default : the variant that is the result: flips as the configuration says, no post-processing.
+    variants : name (`VARIANTS`) -> `scores.Report` without its curves; all but the default one without images.
+    """
+
+    name: str
+    protocol: str
+    split: str
+    sources: tuple[str, ...]
+    seed: int
+    config: Mapping[str, Any]
+    parameters: int
+    steps: int
+    seconds: int
+    device: str
+    weights_sha256: tuple[str, ...]
+    log: Sequence[Mapping[str, float]]
+    default: str
+    variants: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """The result: the report of the default variant."""
+        return self.variants[self.default]
+
+    @property
+    def crossed(self) -> bool:
+        """Whether all images of a set are scored, none of which was learnt from."""
+        return not protocols.find(self.protocol).column
+
+    @property
+    def learnt(self) -> str:
+        """In words, what it learnt from, where that is not the protocol's own training images alone."""
+        return "" if self.sources == (self.protocol,) else f" from {' + '.join(self.sources)}"
+
+    @property
+    def schedule(self) -> str:
+        """Steps x patches a step x side of a patch, stage by stage."""
+        stages = TrainingConfig.model_validate(self.config["training"]).plan()
+        return " + ".join(f"{one.steps} × {one.batch_size * one.accumulate} × {one.patch_size}" for one in stages)
+
+    @property
+    def megapixels_a_step(self) -> float:
+        """Seen by the network in a step of the first stage; a whole photograph counts as a square of its width."""
+        stage = TrainingConfig.model_validate(self.config["training"]).plan()[0]
+        side = self.config["preprocess"]["fov_diameter"] if stage.patch_size == "image" else stage.patch_size
+        return stage.batch_size * stage.accumulate * (side or math.nan) ** 2 / 1e6
+
+    def path(self, folder: Path) -> Path:
+        """Its file below the folder of records."""
+        return path_of(folder / self.name, self.sources, self.protocol, self.split, self.seed)
+
+    def to_json(self) -> str:
+        """Strict JSON text with a line for each group of scores and each image."""
+        return _laid_out(asdict(self)) + "\n"
+
+
+def path_of(folder: Path, sources: Sequence[str], protocol: str, split: str, seed: int) -> Path:
+    """Where a record is kept in its configuration's folder: <protocol>-seed<k>.json."""
+    where = protocol if tuple(sources) == (protocol,) else f"{'+'.join(sources)}-on-{protocol}"
+    return folder / f"{where}{'' if split == 'test' else f'-{split}'}-seed{seed}.json"
+
+
+def stored(report: Report, *, images: bool) -> dict[str, Any]:
+    """A report as records hold it: no curves, 6 significant digits.
+
+    With `images` the rows of the images stay, their hashes shortened to what tells them apart. Without, all that no
+    table needs of a variant that is not the result is empty.
+    """
+    plain: dict[str, Any] = _rounded(report.to_dict())
+    del plain["curves"]
+    if not images:
+        empty: dict[str, Any] = {
+            name: {} for name in ("ci95_per_image_mean", "undefined", "at_half", "oracle", "provenance")
+        }
+        return {**plain, **empty, "per_image": [], "per_fold": [], "warnings": [], "second_observer": None}
+    hashes = ("label_sha256", "fov_sha256")
+    rows = [{key: row[key] for key in row if key != "image_sha256"} for row in plain["per_image"]]
+    return {**plain, "per_image": [{**row, **{key: row[key][:16] for key in hashes}} for row in rows]}
+
+
+def read(path: Path) -> Record:
+    """One record; UserError where the file is missing, damaged or another's."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+        if set(loaded) != {field.name for field in fields(Record)}:
+            raise ValueError("not the names of a record")
+        loaded["sources"], loaded["weights_sha256"] = tuple(loaded["sources"]), tuple(loaded["weights_sha256"])
+        # Settings that are younger than the record have their defaults, which are what was done before.
+        loaded["config"] = Config.model_validate(loaded["config"]).model_dump(mode="json")
+        record = Record(**loaded)
+        for report in record.variants.values():
+            scores.from_json(json.dumps(report))
+        if set(record.variants) != set(VARIANTS) or not record.report["per_image"] or not record.schedule:
+            raise ValueError("not all variants")
+        if record.path(path.parents[1]) != path:
+            raise ValueError(f"it belongs to {record.path(path.parents[1])}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = " ".join(f"{type(error).__name__} {error}".split())
+        raise UserError(
+            f"{path} is not a record of this version of `retina-seg benchmark` ({problem}): remove it and run the "
+            "benchmark again; finished runs are not trained again"
+        ) from None
+    return record
+
+
+def read_all(folder: Path) -> list[Record]:
+    """Every record below the folder; UserError where there is none."""
+    paths = sorted(path for path in folder.glob("*/*.json") if not path.name.startswith("."))
+    if not paths:
+        raise UserError(f"there are no records in {folder}: make them with `retina-seg benchmark`, or name --results")
+    return [read(path) for path in paths]
+
+
+def settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration as "a.b" -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs between two configurations, in words: "training.steps 500 (was 100)"; "" where nothing does."""
+    a, b = settings(old), settings(new)
+    keys = [key for key in dict.fromkeys([*b, *a]) if a.get(key) != b.get(key)]
+    return ", ".join(f"{key} {_short(b.get(key))} (was {_short(a.get(key))})" for key in keys)
+
+
+def _short(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _laid_out(value: Any, depth: int = 4, indent: str = "") -> str:
+    """JSON text: what holds lists or dicts has a line for each item, down to `depth`; all else stands on one line."""
+    items = list(value.values()) if isinstance(value, dict) else value
+    if not depth or not isinstance(items, list | tuple) or not any(isinstance(item, dict | list) for item in items):
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+    names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, dict) else [""] * len(items)
+    lines = [name + _laid_out(item, depth - 1, indent + " ") for name, item in zip(names, items, strict=True)]
+    text = ",\n".join(f"{indent} {line}" for line in lines)
+    return f"{{\n{text}\n{indent}}}" if isinstance(value, dict) else f"[\n{text}\n{indent}]"

@@ -1,0 +1,344 @@
+"""Small benchmarks on drawn photographs, and plans on the real manifests."""
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from retina_seg import (
+    benchmark,
+    checkpoint,
+    datasets,
+    phantom,
+    postprocess,
+    protocols,
+    results,
+    scoring,
+    train,
+    zoo,
+)
+from retina_seg.benchmark import Cell, plan, seeds_of
+from retina_seg.config import load_config
+from retina_seg.errors import Interrupted, UserError
+from retina_seg.photographs import rows_of
+from retina_seg.records import VARIANTS, read, read_all
+
+
+def go(cells, root, base, **more):
+    return benchmark.run(cells, root, out=base / "runs", folder=base / "results", device="cpu", **more)
+
+
+def no_training(*_args, **_more):
+    raise AssertionError("trained again")
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config):
+    return load_config(tiny_config)
+
+
+@pytest.fixture(scope="module")
+def done(config, drawn_drive, tmp_path_factory):
+    """A finished benchmark of two seeds: its folder, which nobody changes, and its records."""
+    base = tmp_path_factory.mktemp("benchmark")
+    return base, go(plan([config], ["drive"], (0, 1)), drawn_drive, base)
+
+
+@pytest.fixture
+def copy(done, tmp_path):
+    """A copy of the finished benchmark."""
+    return shutil.copytree(done[0], tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def drawn_both(drawn_drive, tmp_path_factory):
+    """DRIVE and STARE, drawn."""
+    root = tmp_path_factory.mktemp("both")
+    (root / "DRIVE").symlink_to(drawn_drive / "DRIVE")
+    drawing = phantom.draw(5, width=120, height=112)
+    for number, row in enumerate(datasets.rows("stare")):
+        for name in row.files():
+            path = root / "STARE" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Every photograph has pixels of its own.
+            pixels = np.roll(drawing.image, number) if name == row.image else drawing.vessels.astype(np.uint8) * 255
+            Image.fromarray(pixels).save(path)
+    return root
+
+
+def test_every_cell_is_trained_and_recorded(done):
+    base, records = done
+    assert [(record.name, record.protocol, record.seed) for record in records] == [("tiny", "drive", k) for k in (0, 1)]
+    for record in records:
+        run = base / "runs" / "tiny" / "drive" / f"seed{record.seed}"
+        card = zoo.card(run)
+        assert record.weights_sha256 == (card.weights_sha256,)
+        assert (record.parameters, record.steps) == (card.parameters, 6)
+        assert record.config["seed"] == record.seed == card.training["config"]["seed"]
+        path = base / "results" / "tiny" / f"drive-seed{record.seed}.json"
+        assert read(path) == record
+        assert path.stat().st_size < 25e3
+        assert str(base) not in path.read_text()
+    assert records[0].weights_sha256 != records[1].weights_sha256
+
+
+def test_the_record_holds_what_evaluate_says(done, drawn_drive):
+    base, (record, _) = done
+    run = base / "runs" / "tiny" / "drive" / "seed0"
+    assert record.default == "plain"
+    for name in ("plain", "flips+clean"):
+        variant, kept = scoring.VARIANTS[name], record.variants[name]
+        alone = scoring.score(run, "drive", drawn_drive, device="cpu", flips=variant.flips, clean=variant.clean)
+        assert kept["fov"] == pytest.approx(alone.fov, rel=1e-5)
+        assert kept["full_frame"] == pytest.approx(alone.full_frame, rel=1e-5)
+        assert kept["postprocessing"] == alone.postprocessing
+        assert "curves" not in kept
+        assert len(kept["per_image"]) == (20 if name == "plain" else 0)
+    assert record.variants["plain"]["postprocessing"] == "none"
+    assert record.report["second_observer"]["fov"]["dice"] == 1
+    assert record.report["leaked_images"] == []
+    assert zoo.reports(run)["drive"]["fov"]["dice"] == pytest.approx(record.report["fov"]["dice"], rel=1e-5)
+
+
+def test_nothing_is_done_twice(copy, config, drawn_drive, monkeypatch):
+    monkeypatch.setattr(train, "fit", no_training)
+    monkeypatch.setattr(scoring, "variants", no_training)
+    files = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()}
+    told = []
+    records = go(plan([config], ["drive"], (0, 1)), drawn_drive, copy, on_record=lambda *one: told.append(one))
+    assert [new for _, new in told] == [False, False]
+    assert [record for record, _ in told] == records
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()} == files
+
+
+@pytest.mark.parametrize("stale", ["weights", "post-processing"])
+def test_a_stale_record_is_made_again_without_training(stale, copy, done, config, drawn_drive, monkeypatch):
+    monkeypatch.setattr(train, "fit", no_training)
+    path, record = copy / "results" / "tiny" / "drive-seed0.json", done[1][0]
+    if stale == "weights":
+        path.write_text(replace(record, weights_sha256=("beef",)).to_json())
+    else:
+        path.write_text(path.read_text().replace(postprocess.describe(), postprocess.describe(0.5)))
+    told = []
+    go(plan([config], ["drive"], (0,)), drawn_drive, copy, on_record=lambda _, new: told.append(new))
+    assert told == [True]
+    assert read(path) == record
+
+
+def test_an_interrupted_benchmark_goes_on(done, config, drawn_drive, tmp_path):
+    """Ctrl-C in the second training: the first one stays, the second ends in the weights it would have had."""
+
+    def stop(number: int, text: str) -> None:
+        if number == 1 and "step 3" in text:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    cells = plan([config], ["drive"], (0, 1))
+    with pytest.raises(Interrupted, match=r"stopped at tiny on drive, seed 1 \(1 of 2 done\); nothing is lost"):
+        go(cells, drawn_drive, tmp_path, progress=stop)
+    run = tmp_path / "runs" / "tiny" / "drive" / "seed1"
+    assert checkpoint.load_state(run)["step"] == 3
+    assert [path.name for path in (tmp_path / "results" / "tiny").iterdir()] == ["drive-seed0.json"]
+    first = tmp_path / "runs" / "tiny" / "drive" / "seed0" / checkpoint.WEIGHTS
+    written = first.stat().st_mtime_ns
+    told = []
+    records = go(cells, drawn_drive, tmp_path, on_record=lambda _, new: told.append(new))
+    assert told == [False, True]
+    assert first.stat().st_mtime_ns == written
+    assert [record.weights_sha256 for record in records] == [record.weights_sha256 for record in done[1]]
+
+
+def test_ctrl_c_while_scoring_is_told_in_the_same_way(copy, config, drawn_drive, monkeypatch):
+    (copy / "results" / "tiny" / "drive-seed0.json").unlink()
+
+    def stop(*_args, **_more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoring, "variants", stop)
+    with pytest.raises(Interrupted, match="0 of 1 done"):
+        go(plan([config], ["drive"], (0,)), drawn_drive, copy)
+
+
+def test_a_training_killed_before_its_first_state_begins_again(done, config, drawn_drive, tmp_path):
+    run = tmp_path / "runs" / "tiny" / "drive" / "seed0"
+    run.mkdir(parents=True)
+    (run / checkpoint.CONFIG).write_text(config.to_yaml())
+    with FileLock(run / train.LOCK), pytest.raises(UserError, match="trained by another process"):
+        go(plan([config], ["drive"], (0,)), drawn_drive, tmp_path)
+    (record,) = go(plan([config], ["drive"], (0,)), drawn_drive, tmp_path)
+    assert record.weights_sha256 == done[1][0].weights_sha256
+
+
+def test_other_settings_are_refused_before_anything_is_trained(copy, tiny_config, drawn_drive, monkeypatch):
+    monkeypatch.setattr(train, "fit", no_training)
+    other = load_config(tiny_config, ["training.steps=7", "training.augment=none"])
+    with pytest.raises(UserError, match=r"training\.steps 7 \(was 6\), training\.augment none \(was standard\)"):
+        go(plan([other], ["drive"], (2, 0)), drawn_drive, copy)
+
+
+def test_a_damaged_record_is_refused_before_anything_is_trained(copy, config, drawn_drive, monkeypatch):
+    monkeypatch.setattr(train, "fit", no_training)
+    (copy / "results" / "tiny" / "drive-seed1.json").write_text("{")
+    with pytest.raises(UserError, match="not a record"):
+        go(plan([config], ["drive"], (2, 1)), drawn_drive, copy)
+
+
+def test_folds_and_crossed_sets(copy, tiny_config, drawn_both):
+    short = load_config(tiny_config, ["training.steps=2", "training.validate_every=2"])
+    (folded,) = go(plan([short], ["stare-5fold"], (0,)), drawn_both, copy)
+    assert len(folded.weights_sha256) == len(set(folded.weights_sha256)) == 5
+    assert folded.steps == 10
+    assert folded.config["data"]["protocols"] == ["stare-5fold"]
+    assert folded.report["n_images"] == 20
+    assert [one["fold"] for one in folded.report["per_fold"]] == [1, 2, 3, 4, 5]
+    runs = copy / "runs" / "tiny" / "stare-5fold" / "seed0"
+    assert sorted(path.name for path in runs.iterdir()) == [f"fold{k}" for k in range(1, 6)]
+    assert zoo.card(runs / "fold3").training["config"]["data"]["protocols"] == ["stare-5fold/3"]
+
+    whole = load_config(tiny_config)
+    (crossed,) = go([Cell(whole, ("drive",), "cross-stare", 0)], drawn_both, copy)
+    assert crossed.path(copy / "results").name == "drive-on-cross-stare-seed0.json"
+    assert crossed.path(copy / "results").is_file()
+    assert crossed.weights_sha256 == read(copy / "results" / "tiny" / "drive-seed0.json").weights_sha256
+    for record in (folded, crossed):
+        assert record.report["leaked_images"] == []
+        assert not any("LEAK" in text for text in record.report["warnings"])
+    page = results.page(read_all(copy / "results"))
+    assert all(part in page for part in ("## `drive`", "## `stare-5fold`", "## Across sets"))
+
+
+def test_validation_images_are_scored_without_having_been_seen(config, drawn_drive, tmp_path):
+    (record,) = go(plan([config], ["drive"], (0,), split="val"), drawn_drive, tmp_path)
+    assert record.path(tmp_path / "results").name == "drive-val-seed0.json"
+    assert record.path(tmp_path / "results").is_file()
+    assert (record.split, record.report["split"], record.report["n_images"]) == ("val", "val", 4)
+    assert "16 training images" in record.report["threshold_source"]
+    assert record.report["leaked_images"] == []
+    assert not (tmp_path / "runs" / "tiny" / "drive" / "seed0" / "reports").exists()
+
+
+# --- plans: manifests only
+
+
+def test_cross_is_every_pair_and_every_set_left_out(config):
+    cells = plan([config], ["cross"], (0,))
+    of = {"drive": "drive", "stare-10": "stare", "chase-20-8": "chase_db1"}
+    seen = set()
+    for cell in cells:
+        scored = {row.dataset for _, row in protocols.cases(cell.protocol)}
+        seen.add((frozenset(of[source] for source in cell.sources), *scored))
+    sets = set(of.values())
+    single = {(frozenset({a}), b) for a in sets for b in sets if a != b}
+    assert seen == single | {(frozenset(sets - {b}), b) for b in sets}
+    assert len(cells) == 9
+    folders = {path.as_posix() for cell in cells for path, _ in cell.trainings().values()}
+    assert folders == {
+        *("tiny/drive/seed0", "tiny/stare-10/seed0", "tiny/chase-20-8/seed0"),
+        *("tiny/drive+stare-10/seed0", "tiny/drive+chase-20-8/seed0", "tiny/stare-10+chase-20-8/seed0"),
+    }
+    # The single sources are those of the protocols themselves: no training of their own.
+    own = plan([config], ["drive", "stare-10", "chase-20-8"], (0,))
+    trained = {path: settings for cell in cells for path, settings in cell.trainings().values()}
+    for cell in own:
+        assert all(trained[path] == settings for path, settings in cell.trainings().values())
+
+
+@pytest.mark.parametrize("fit", [("train",), ("train", "val")])
+def test_no_cell_is_scored_on_what_it_saw(tiny_config, fit):
+    config = load_config(tiny_config, [f"data.fit={list(fit)}"])
+    for cell in plan([config], benchmark.NAMES, (0,)):
+        for fold, (_, settings) in cell.trainings().items():
+            seen = rows_of(settings.data.protocols, settings.data.fit + settings.data.monitor)
+            scored = [row for k, row in protocols.cases(cell.protocol) if k == fold]
+            leaked = protocols.leaks(scored, {row.key for row in seen})
+            assert scored
+            assert not leaked or cell.protocol == "chase-4fold"  # the published folds part two children
+            assert settings.data.monitor == ("val",)
+            assert settings.data.fit == fit
+
+
+def test_without_validation_images_those_that_train_are_watched(config, monkeypatch):
+    def listed(name):
+        return [
+            replace(row, splits={key: split.replace("val", "train") for key, split in row.splits.items()})
+            for row in packaged(name)
+        ]
+
+    packaged = datasets.rows
+    monkeypatch.setattr(datasets, "rows", listed)
+    ((_, settings),) = Cell(config, ("stare-10",), "stare-10", 0).trainings().values()
+    assert settings.data.monitor == settings.data.fit == ("train",)
+    assert rows_of(settings.data.protocols, settings.data.monitor)
+
+
+def test_a_joint_training_learns_from_all_it_names(tiny_config):
+    joint = load_config(tiny_config, ["data.protocols=[drive,stare-10]"])
+    cells = plan([joint], ["drive", "stare-10"], (0,))
+    assert [(cell.sources, cell.protocol) for cell in cells] == [
+        (("drive", "stare-10"), p) for p in ("drive", "stare-10")
+    ]
+    (path, settings), other = (cell.trainings()[0] for cell in cells)
+    assert other == (path, settings)
+    assert path.as_posix() == "tiny/drive+stare-10/seed0"
+    assert settings.data.protocols == ("drive", "stare-10")
+    for cell in cells:
+        seen = rows_of(settings.data.protocols, ("train", "val"))
+        assert protocols.leaks([row for _, row in protocols.cases(cell.protocol)], {row.key for row in seen}) == []
+    with pytest.raises(UserError, match=r"learns from drive \+ stare-10 together: score it by one of these"):
+        plan([joint], ["stare-5fold"], (0,))
+    assert len(plan([joint], ["cross"], (0,))) == 9
+
+
+def test_the_order_gives_whole_tables_early(config):
+    other = config.model_copy(update={"name": "other"})
+    cells = plan([config, other], ["drive", "stare-10", "drive"], (0, 1))
+    assert [(cell.seed, cell.protocol, cell.config.name) for cell in cells] == [
+        (seed, protocol, name) for seed in (0, 1) for protocol in ("drive", "stare-10") for name in ("tiny", "other")
+    ]
+
+
+def test_errors(config, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"unknown protocol 'drove'.*stare-5fold.*cross"):
+        plan([config], ["drove"], (0,))
+    with pytest.raises(UserError, match="--split 'train': expected test or val"):
+        plan([config], ["drive"], (0,), split="train")
+    with pytest.raises(UserError, match="leave out --split val"):
+        plan([config], ["cross"], (0,), split="val")
+    with pytest.raises(UserError, match=r"tiny trains on validation images \(data.fit\)"):
+        plan(
+            [config.model_copy(update={"data": config.data.model_copy(update={"fit": ("val",)})})],
+            ["drive"],
+            (0,),
+            split="val",
+        )
+    with pytest.raises(UserError, match="unknown protocol 'cross-drive'"):
+        plan([config], ["cross-drive"], (0,))
+    with pytest.raises(UserError, match="several configurations are called tiny"):
+        plan([config, config], ["drive"], (0,))
+    disc = config.model_copy(update={"data": config.data.model_copy(update={"targets": ("disc",)})})
+    with pytest.raises(UserError, match="tiny learns disc, not vessels"):
+        plan([disc], ["drive"], (0,))
+    assert seeds_of("0, 12") == (0, 12)
+    for wrong in ("", "a", "0,,1", "1,1", "-1", "01,1"):
+        with pytest.raises(UserError, match="--seeds"):
+            seeds_of(wrong)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="one process"):
+        go(plan([config], ["drive"], (0,)), tmp_path, tmp_path)
+
+
+def test_the_names_of_the_variants_are_those_of_the_records():
+    assert list(scoring.VARIANTS) == list(VARIANTS)
+
+
+def test_a_record_reads_line_by_line(done):
+    text = done[1][0].to_json()
+    assert json.loads(text)["name"] == "tiny"
+    lines = text.splitlines()
+    assert sum(line.lstrip().startswith('{"id"') for line in lines) == 20
+    assert max(map(len, lines)) < 1500
