@@ -62,11 +62,20 @@ class Camera(A.ImageOnlyTransform):
     """What optics, sensor and file format do to a photograph, on standardised channels taken back to grey levels.
 
     Blur of the eye's media, of focus or of motion; fewer pixels; uneven light; gamma; faded or absent colour; sensor
-    noise; JPEG. Each befalls a fifth to a third of the patches, so that some show none and some show several.
+    noise; JPEG. Each befalls at most a third of the patches, so that some show none and some show several.
+
+    Parameters
+    ----------
+    coloured : whether the patches have three channels; those of one channel have no colour to fade.
     """
 
-    def __init__(self, p: float = 1.0) -> None:
+    def __init__(self, *, coloured: bool, p: float = 1.0) -> None:
         super().__init__(p=p)
+        self.coloured = coloured
+        colour = [
+            A.HueSaturationValue(hue_shift_limit=8, sat_shift_limit=40, val_shift_limit=20, p=0.2),
+            A.ToGray(p=0.05),
+        ]
         blur = [
             A.GaussianBlur(blur_limit=0, sigma_limit=(0.3, 1.6)),
             A.Defocus(radius=(1, 2), alias_blur=(0.1, 0.3)),
@@ -78,15 +87,14 @@ class Camera(A.ImageOnlyTransform):
                 A.OneOf(blur, p=0.3),
                 A.Illumination(intensity_range=(0.05, 0.2), p=0.25),
                 A.RandomGamma(gamma_limit=(60, 160), p=0.3),
-                A.HueSaturationValue(hue_shift_limit=8, sat_shift_limit=40, val_shift_limit=20, p=0.2),
-                A.ToGray(p=0.05),
+                *(colour if coloured else []),
                 A.GaussNoise(std_range=(0.01, 0.05), noise_scale_factor=1.0, p=0.2),
                 A.ImageCompression(quality_range=(25, 95), p=0.3),
             ]
         )
 
     def apply(self, img: NDArray[np.float32], **params: Any) -> NDArray[np.float32]:
-        """`img` float32 (h, w, 3); pixels that are exactly 0 are outside and stay 0."""
+        """`img` float32 (h, w, 1 or 3); pixels that are exactly 0 are outside and stay 0."""
         grey = np.clip(img * _GREY_SD + (_GREY_MEAN + 0.5), 0, 255).astype(np.uint8)
         self._steps.set_random_seed(int(self.random_generator.integers(2**32)))
         out = self._steps(image=grey)["image"].astype(np.float32)
@@ -97,7 +105,7 @@ class Camera(A.ImageOnlyTransform):
 
     def get_transform_init_args_names(self) -> tuple[str, ...]:
         """Names of the parameters, for albumentations' own serialisation."""
-        return ()
+        return ("coloured",)
 
 
 def _inside(image: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -111,31 +119,35 @@ class Pipeline:
 
     Attributes
     ----------
+    look : from whether the patches are coloured to the transforms of their pixels, standardised float32 (h, w, C).
     turn : largest rotation, degrees.
     zoom : largest enlargement and reduction, a factor; drawn uniformly in its logarithm.
     mirror : also one of the eight quarter turns and mirrorings of the square.
-    look : transforms of the patch's pixels, on standardised float32 (h, w, C).
     """
 
+    look: Callable[[bool], list[A.BasicTransform]]
     turn: float = 0.0
     zoom: float = 1.0
     mirror: bool = False
-    look: Callable[[], list[A.BasicTransform]] = list
 
 
-def _jitter() -> list[A.BasicTransform]:
+def _plain(_coloured: bool) -> list[A.BasicTransform]:
+    return []
+
+
+def _jitter(_coloured: bool) -> list[A.BasicTransform]:
     return [IntensityJitter(gain=0.15, offset=0.15, noise=0.1)]
 
 
-def _camera() -> list[A.BasicTransform]:
-    return [Camera(), *_jitter()]
+def _camera(coloured: bool) -> list[A.BasicTransform]:
+    return [Camera(coloured=coloured), *_jitter(coloured)]
 
 
 PIPELINES: dict[str, Pipeline] = {
-    "none": Pipeline(),
-    "flips": Pipeline(mirror=True),
-    "standard": Pipeline(turn=45, zoom=1.3, mirror=True, look=_jitter),
-    "camera": Pipeline(turn=45, zoom=1.6, mirror=True, look=_camera),
+    "none": Pipeline(_plain),
+    "flips": Pipeline(_plain, mirror=True),
+    "standard": Pipeline(_jitter, turn=45, zoom=1.3, mirror=True),
+    "camera": Pipeline(_camera, turn=45, zoom=1.6, mirror=True),
 }
 
 
@@ -148,14 +160,15 @@ class Augmenter:
     ----------
     name : in PIPELINES; UserError otherwise.
     size : side of the patches, px.
+    channels : of the photographs, 1 or 3.
     """
 
-    def __init__(self, name: str, size: int) -> None:
+    def __init__(self, name: str, size: int, channels: int = 3) -> None:
         if name not in PIPELINES:
             raise UserError(f"unknown augmentation {name!r}: choose one of {', '.join(PIPELINES)}")
         self.size = size
         self._pipeline = PIPELINES[name]
-        self._look = A.Compose(self._pipeline.look())
+        self._look = A.Compose(self._pipeline.look(channels == 3))
 
     def __call__(
         self, image: NDArray[np.float32], labels: Sequence[NDArray[Any]], centre: tuple[int, int], seed: int

@@ -4,13 +4,11 @@ The tables are made by results.py; the training itself is in train.py.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from retina_seg import checkpoint, io, postprocess, protocols, records, scoring, train
+from retina_seg import checkpoint, io, postprocess, protocols, records, scoring, train, zoo
 from retina_seg.checkpoint import Card
 from retina_seg.config import Config, load_config
 from retina_seg.errors import Interrupted, UserError
@@ -49,9 +47,10 @@ class Cell:
     def trainings(self) -> dict[int, tuple[Path, Config]]:
         """Fold (0 where there are none) -> run folder below --out, and the configuration that is trained there.
 
-        Cells that learn from the same images have the same run folders.
+        Cells that learn from the same images and score the same split have the same run folders.
         """
-        folder = Path(self.config.name, "+".join(self.sources), f"seed{self.seed}")
+        learnt = "+".join(self.sources) + ("" if self.split == "test" else f"-{self.split}")
+        folder = Path(self.config.name, learnt, f"seed{self.seed}")
         if len(self.sources) > 1:
             columns = [column for source in self.sources for column in protocols.columns(source).values()]
             return {0: (folder, self._trained_on(columns))}
@@ -61,14 +60,30 @@ class Cell:
     def _trained_on(self, columns: Sequence[str]) -> Config:
         """The configuration with other photographs and this seed.
 
-        The images that train are watched instead of those that `monitor` names where there are none of these and
-        where these are scored: the card then takes the threshold from the training images and says so.
+        Where `monitor` names no image, those that train are watched. Where the watched images are scored, the
+        threshold is chosen on those that train.
         """
         data = self.config.data
         rows = rows_of(columns, ("train", "val"))
-        watched = self.split == "test" and any(row.splits.get(name) in data.monitor for row in rows for name in columns)
-        changed = {"protocols": tuple(columns), "monitor": data.monitor if watched else data.fit or ("train",)}
+        watched = any(row.splits.get(name) in data.monitor for row in rows for name in columns)
+        changed = {
+            "protocols": tuple(columns),
+            "monitor": data.monitor if watched else data.fit or ("train",),
+            "threshold_on": data.threshold_on if self.split == "test" else "fit",
+        }
         return self.config.model_copy(update={"seed": self.seed, "data": data.model_copy(update=changed)})
+
+    def leaks(self, seen: Iterable[str] = ()) -> list[str]:
+        """Keys of the scored images that the training, or `seen` (keys), shows; the published ones left out."""
+        leaked = []
+        for fold, (_, config) in self.trainings().items():
+            scored = [row for k, row in protocols.cases(self.protocol, self.split) if k == fold]
+            learnt = rows_of(config.data.protocols, config.data.fit) if config.data.fit else []
+            if self.split == "test" and config.data.threshold_on == "monitor":
+                learnt += rows_of(config.data.protocols, config.data.monitor)
+            own = set() if self.protocol in protocols.KNOWN_TO_LEAK else {row.key for row in learnt}
+            leaked += protocols.leaks(scored, own.union(seen))
+        return leaked
 
 
 def plan(configs: Sequence[Config], names: Iterable[str], seeds: Sequence[int], *, split: str = "test") -> list[Cell]:
@@ -98,13 +113,21 @@ def plan(configs: Sequence[Config], names: Iterable[str], seeds: Sequence[int], 
     called = [config.name for config in configs]
     if twice := sorted({name for name in called if called.count(name) > 1}):
         raise UserError(f"several configurations are called {', '.join(twice)}: give each a name of its own")
-    return [
+    cells = [
         Cell(config, sources, protocol, seed, split)
         for seed in seeds
         for name in names
         for config in configs
         for sources, protocol in _pairs(config, name, split)
     ]
+    for cell in cells:
+        if leaked := cell.leaks():
+            raise UserError(f"{cell.title} would learn from images it is scored on: {_listed(leaked)}")
+    return cells
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
 def _pairs(config: Config, name: str, split: str) -> list[tuple[tuple[str, ...], str]]:
@@ -148,8 +171,8 @@ def run(
 
     Parameters
     ----------
-    out : folder of run folders: OUT/<configuration>/<protocol>/seed<k>[/fold<j>].
-    folder : of the records: FOLDER/<configuration>/<protocol>-seed<k>.json.
+    out : folder of run folders: OUT/<configuration>/<protocol>[-val]/seed<k>[/fold<j>].
+    folder : of the records: FOLDER/<configuration>/<protocol>[-val]-seed<k>.json.
     progress : called with the number of cells done and what is going on.
     on_record : called with every record and whether it is new.
 
@@ -165,8 +188,10 @@ def run(
         raise UserError(
             "a benchmark runs in one process: leave out `accelerate launch`, and give each GPU other --seeds"
         )
+    coming: set[Path] = set()
     for cell in cells:
-        _check(cell, out, folder)
+        _check(cell, out, folder, coming)
+        coming |= {out / below for below, _ in cell.trainings().values()}
     made: list[Record] = []
     for number, cell in enumerate(cells):
 
@@ -184,8 +209,18 @@ def run(
     return made
 
 
-def _check(cell: Cell, out: Path, folder: Path) -> None:
-    """UserError for what would stop the cell after hours: a run of other settings, a damaged record."""
+def _check(cell: Cell, out: Path, folder: Path, coming: Collection[Path]) -> None:
+    """UserError for what would stop or spoil the cell after hours.
+
+    A run of other settings, a damaged record, a model to start or learn from that neither exists nor is among the
+    trainings to come before, or that has seen what is scored.
+    """
+    config = cell.config
+    for name in (*filter(None, [config.training.start]), *config.data.teachers):
+        if name in zoo.names() or Path(name) not in coming or (Path(name) / checkpoint.CARD).exists():
+            leaked = cell.leaks(scoring.seen_images(zoo.card(name)) or ())
+            if leaked:
+                raise UserError(f"{cell.title}: {name} has seen images that are scored: {_listed(leaked)}")
     for below, config in cell.trainings().values():
         if any((out / below / name).exists() for name in (checkpoint.CARD, checkpoint.STATE)):
             _check_settings(out / below, config)
@@ -241,6 +276,7 @@ def _cell(
         seconds=sum(card.training["seconds"] for card in cards),
         device=cards[0].training["device"],
         weights_sha256=weights,
+        learnt_from=cards[0].training.get("learnt_from", []),
         log=checkpoint.read_log(out / first),
         default=default,
         variants={name: records.stored(report, images=name == default) for name, report in reports.items()},
@@ -257,8 +293,6 @@ def _trained(run: Path, config: Config, data_root: str | Path, device: str, tell
         _check_settings(run, config)
         return checkpoint.read_card(run / checkpoint.CARD)
     resume = (run / checkpoint.STATE).exists()
-    if not resume and (run / checkpoint.CONFIG).exists():
-        _forget(run)
     return train.fit(
         config,
         run,
@@ -267,12 +301,3 @@ def _trained(run: Path, config: Config, data_root: str | Path, device: str, tell
         device=device,
         progress=lambda p: tell(f"step {p.step} of {p.steps}, {p.describe()}"),
     )
-
-
-def _forget(run: Path) -> None:
-    """Make room for a training that was killed before its first state was saved: nothing of it is left to use."""
-    try:
-        with FileLock(run / train.LOCK, timeout=0):
-            (run / checkpoint.CONFIG).unlink()
-    except Timeout:
-        raise UserError(f"{run} is being trained by another process: wait for it, or choose another --out") from None

@@ -88,7 +88,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Pa
 def predict(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Photographs or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    model: Annotated[str, typer.Option(help="Packaged model or run folder.")] = "vessels-drive",
+    model: Annotated[str, typer.Option(help="Packaged model or run folder.")] = "vessels",
     save: Annotated[str, typer.Option(help="Any of mask,prob,overlay,nifti.")] = "mask,prob,overlay",
     device: Device = "auto",
     flips: Flips = None,
@@ -235,7 +235,7 @@ def benchmark(
     Finished runs and records are not made again; after Ctrl-C the same command goes on. `retina-seg results` makes
     the tables.
 
-    Example: `retina-seg benchmark configs/vessels-drive.yaml --protocol drive --protocol cross --data-root data`
+    Example: `retina-seg benchmark configs/folded-unet-long.yaml --protocol drive --protocol cross --data-root data`
     """
     from retina_seg import benchmark as comparison
     from retina_seg.config import load_config

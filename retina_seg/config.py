@@ -32,7 +32,8 @@ class DataConfig(_Strict):
     """Which photographs train and which watch.
 
     `fit` and `monitor` name splits of the protocols' manifests. Where a monitor image also trains, its curve is
-    labelled as one of training images, and thresholds are chosen on the fit images.
+    labelled as one of training images, and thresholds are chosen on the fit images. `threshold_on: fit` does that too
+    where the monitor images are to be scored.
 
     `drawn` photographs (`phantom`) train beside those of `fit`, or alone where `fit` is empty. `teachers` are
     packaged models or run folders; the network then learns a mean of the truth, weighing `truth_weight`, and of
@@ -43,6 +44,7 @@ class DataConfig(_Strict):
     fit: tuple[Literal["train", "val"], ...] = ("train",)
     monitor: tuple[Literal["train", "val"], ...] = Field(("val",), min_length=1)
     targets: tuple[str, ...] = Field(("vessels",), min_length=1)
+    threshold_on: Literal["monitor", "fit"] = "monitor"
     drawn: int = Field(0, ge=0, description="drawn photographs that train too")
     teachers: tuple[str, ...] = ()
     truth_weight: float = Field(0.5, ge=0, le=1)
@@ -51,6 +53,8 @@ class DataConfig(_Strict):
     def _something_trains(self) -> "DataConfig":
         if not self.fit and not self.drawn:
             raise ValueError("data.fit is empty and data.drawn is 0: nothing would be trained on")
+        if not self.fit and self.threshold_on == "fit":
+            raise ValueError("data.fit is empty: thresholds cannot be chosen on it; leave out data.threshold_on")
         return self
 
 
@@ -148,7 +152,7 @@ class Config(_Strict):
     """A training run from data to weights."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     data: DataConfig
     preprocess: PreprocessConfig = PreprocessConfig()
     model: Annotated[ModelConfig, BeforeValidator(_named)]

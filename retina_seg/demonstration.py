@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from retina_seg import io, metrics, overlay, phantom
+from retina_seg import io, metrics, overlay, phantom, zoo
 from retina_seg.inference import Segmenter
 
-MODEL, SEED = "vessels-drive", 0
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def run(out: Path, seed: int = SEED) -> Result:
     photograph, truth = out / "photograph.png", out / "photograph_truth.png"
     io.write_rgb(photograph, drawn.image)
     io.write_mask(truth, drawn.vessels)
-    prediction = Segmenter.from_pretrained(MODEL, "cpu").predict(photograph)
+    prediction = Segmenter.from_pretrained(zoo.DEFAULT, "cpu").predict(photograph)
     prob, mask = prediction.prob[0], prediction.mask[0]
     comparison = out / "comparison.png"
     panels = (
@@ -52,5 +52,5 @@ def run(out: Path, seed: int = SEED) -> Result:
     )
     rows = [(name, f"{value:.3f}", meaning) for name, value, meaning in scores]
     rows.append(("seconds", f"{prediction.provenance['seconds']:.2f}", "for this photograph on the CPU"))
-    title = f"{MODEL} on a drawn photograph it never saw, {drawn.image.shape[1]} x {drawn.image.shape[0]} px"
+    title = f"{zoo.DEFAULT} on a drawn photograph it never saw, {drawn.image.shape[1]} x {drawn.image.shape[0]} px"
     return Result(title, rows, files)

@@ -16,6 +16,9 @@ from retina_seg.photographs import load_photograph
 from retina_seg.preprocess import Preprocess
 from retina_seg.train import histograms
 
+# What a card says of the images behind the weights.
+SEEN = ("images", "threshold_images")
+
 
 def join(runs: Sequence[str | Path], out: Path, data_root: str | Path, *, device: str = "auto") -> Card:
     """Write the ensemble of several models into the folder `out`, which is then a model like any finished run.
@@ -24,7 +27,7 @@ def join(runs: Sequence[str | Path], out: Path, data_root: str | Path, *, device
 
     Parameters
     ----------
-    runs : two or more run folders or packaged models of one network, preprocessing and targets.
+    runs : two or more run folders or packaged models of one network, preprocessing, targets and training images.
 
     Raises
     ------
@@ -34,7 +37,7 @@ def join(runs: Sequence[str | Path], out: Path, data_root: str | Path, *, device
     device = choose_device(device)
     if len(runs) < 2:
         raise UserError(f"an ensemble needs two models or more, got {len(runs)}")
-    if (out / checkpoint.CARD).exists() or (out / checkpoint.STATE).exists():
+    if any((out / name).exists() for name in (checkpoint.CARD, checkpoint.STATE, checkpoint.CONFIG)):
         raise UserError(f"{out} already holds a run: choose another --out")
     loaded = [zoo.load(run) for run in runs]
     cards = [card for _, card in loaded]
@@ -46,9 +49,17 @@ def join(runs: Sequence[str | Path], out: Path, data_root: str | Path, *, device
                     f"{run} differs from {runs[0]} in its {name} ({getattr(card, name)} and {getattr(first, name)}): "
                     "members of an ensemble differ in their weights only"
                 )
+        if {name: card.training.get(name) for name in SEEN} != {name: first.training.get(name) for name in SEEN}:
+            raise UserError(f"{run} was trained or its threshold chosen on other images than {runs[0]}")
+    if len({card.weights_sha256 for card in cards}) < len(cards):
+        raise UserError("two of the models have the same weights: name each once")
+    if any(name not in first.training for name in SEEN):
+        raise UserError(f"the card of {runs[0]} does not say which images it has seen")
     net = Ensemble([net for net, _ in loaded]).to(device).eval()
-    keys = _united(cards, "threshold_images")
-    rows = {row.key: row for dataset in {key.partition(":")[0] for key in keys} for row in datasets.rows(dataset)}
+    keys = first.training["threshold_images"]
+    rows = {row.key: row for dataset in datasets.DATASETS for row in datasets.rows(dataset)}
+    if unknown := set(keys) - set(rows):
+        raise UserError(f"the threshold images {', '.join(sorted(unknown)[:5])} are in no packaged manifest")
     settings = Preprocess(**first.preprocess)
     photographs = [load_photograph(rows[key], data_root, first.targets, settings) for key in keys]
     tallied = histograms(net, photographs, device=device, flips=first.inference.flips)
@@ -63,10 +74,9 @@ def join(runs: Sequence[str | Path], out: Path, data_root: str | Path, *, device
             },
             "parameters": count_parameters(net),
             "training": {
-                "images": _united(cards, "images"),
-                "threshold_images": keys,
+                **{name: first.training[name] for name in SEEN},
                 "members": [{"name": card.name, "weights_sha256": card.weights_sha256} for card in cards],
-                "seconds": sum(card.training["seconds"] for card in cards),
+                "seconds": sum(card.training.get("seconds", 0) for card in cards),
             },
             "scores": {},
             "speed": {},
@@ -74,8 +84,3 @@ def join(runs: Sequence[str | Path], out: Path, data_root: str | Path, *, device
     )
     io.make_folder(out)
     return checkpoint.save_model(net, card, out / checkpoint.WEIGHTS, out / checkpoint.CARD)
-
-
-def _united(cards: Sequence[Card], name: str) -> list[str]:
-    """The images that any of the cards names in its training, each once."""
-    return list(dict.fromkeys(key for card in cards for key in card.training.get(name, ())))

@@ -85,7 +85,7 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
         longest = max(max(image.fov.shape) for image in images)
         self.size = longest + -longest % _WHOLE_MULTIPLE if size == "image" else size
         self.length, self.seed = length, seed
-        self._augmenter = Augmenter(augment, self.size)
+        self._augmenter = Augmenter(augment, self.size, images[0].image.shape[0])
 
     def __len__(self) -> int:
         """Patches of the whole training."""
@@ -153,7 +153,8 @@ def loader(
         batch_size=batch_size,
         sampler=RangeSampler(start, len(dataset)),
         num_workers=workers,
-        persistent_workers=workers > 0,
+        # One of its own: drawing from the common generator would give a resumed run other chances (dropout).
+        generator=torch.Generator(),
         pin_memory=pin_memory,
         drop_last=True,
     )

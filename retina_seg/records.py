@@ -41,6 +41,7 @@ class Record:
     steps, seconds : of the training, summed over folds.
     device : "cpu" or "cuda", of the training.
     weights_sha256 : one for each fold.
+    learnt_from : name and weights of the models it started or learnt from, of the first fold.
     log : entries of log.jsonl (step, loss, validation scores); with folds those of the first.
     default : the variant that is the result: flips as the configuration says, no post-processing.
     variants : name (`VARIANTS`) -> `scores.Report` without its curves; all but the default one without images.
@@ -57,6 +58,7 @@ class Record:
     seconds: int
     device: str
     weights_sha256: tuple[str, ...]
+    learnt_from: Sequence[Mapping[str, str]]
     log: Sequence[Mapping[str, float]]
     default: str
     variants: Mapping[str, Mapping[str, Any]]
@@ -134,11 +136,15 @@ def read(path: Path) -> Record:
         record = Record(**loaded)
         for report in record.variants.values():
             scores.from_json(json.dumps(report))
+        if not isinstance(record.seed, int) or not record.sources:
+            raise ValueError("no seed or no sources")
+        for protocol in (record.protocol, *record.sources):
+            protocols.find(protocol)
         if set(record.variants) != set(VARIANTS) or not record.report["per_image"] or not record.schedule:
             raise ValueError("not all variants")
         if record.path(path.parents[1]) != path:
             raise ValueError(f"it belongs to {record.path(path.parents[1])}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         problem = " ".join(f"{type(error).__name__} {error}".split())
         raise UserError(
             f"{path} is not a record of this version of `retina-seg benchmark` ({problem}): remove it and run the "

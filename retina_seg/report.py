@@ -88,8 +88,12 @@ def curves(log: Sequence[Mapping[str, float]], images: str) -> "Figure":
 
 
 def draw_optimisers(folder: Path) -> list[Path]:
-    """Draw optimisers.png beside the records of a benchmark; returns its path, [] without two of `OPTIMISERS`."""
-    stored = {record.name: record for record in records.read_all(folder) if record.seed == 0}
+    """Draw optimisers.png beside the records of a benchmark; returns its path, [] without two of `OPTIMISERS`.
+
+    Of each the first seed by protocol `drive`, scored on validation images.
+    """
+    asked = ("drive", "val", 0)
+    stored = {one.name: one for one in records.read_all(folder) if (one.protocol, one.split, one.seed) == asked}
     runs = {title: stored[name] for name, title in OPTIMISERS.items() if name in stored}
     if len(runs) < 2:
         return []

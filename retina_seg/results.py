@@ -45,7 +45,19 @@ class Group:
     def title(self) -> str:
         """The configuration's name, marked where there are too few seeds for a claim."""
         joined = "" if self.first.crossed else self.first.learnt
-        return self.first.name + joined + ("" if len(self.records) >= ENOUGH_SEEDS else " †")
+        return self.first.name + joined + self.marks
+
+    @property
+    def marks(self) -> str:
+        """What must be known of the group, see `_HOW_TO_READ`."""
+        return (" ‡" if self.leaked else "") + ("" if len(self.records) >= ENOUGH_SEEDS else " †")
+
+    @property
+    def leaked(self) -> bool:
+        """Whether a training has seen what it is scored on, beyond what the protocol itself publishes."""
+        return self.first.protocol not in protocols.KNOWN_TO_LEAK and any(
+            one.report["leaked_images"] for one in self.records
+        )
 
     def values(self, metric: str, block: str = "fov", variant: str = "") -> list[float]:
         """A score of every seed; NaN where undefined."""
@@ -179,7 +191,10 @@ def write(folder: Path, out: Path, *, reference: str = "") -> list[Path]:
     """
     records = read_all(folder)
     introduction = folder / INTRODUCTION
-    text = introduction.read_text(encoding="utf-8") if introduction.is_file() else ""
+    try:
+        text = introduction.read_text(encoding="utf-8") if introduction.is_file() else ""
+    except UnicodeDecodeError:
+        raise UserError(f"{introduction} is not UTF-8 text: save it as that") from None
     page_text = page(records, introduction=text, reference=reference)
     lines = flat(records)
     table = StringIO()
@@ -263,7 +278,8 @@ rows are figures of others, inside the field of view, with a threshold not chose
 steps × patches a step × side of a patch: compare networks only where it is the same. Minutes are those of the \
 training with all its folds.
 
-† fewer than {("no", "one", "two", "three")[ENOUGH_SEEDS]} seeds: no claim about the method."""
+† fewer than {("no", "one", "two", "three")[ENOUGH_SEEDS]} seeds: no claim about the method. ‡ has seen some of the \
+images it is scored on, or others of their subjects: not a result."""
 
 
 def _by_table(groups: Iterable[Group]) -> list[list[Group]]:
@@ -295,7 +311,9 @@ def _scores(ranked: Sequence[Group]) -> list[str]:
         *("Dice, 95 %", *(_TITLES.get(m, m) for m in _COLUMNS[3:])),
         *("AUC, full frame", "Dice, full frame", "minutes"),
     )
-    rows: list[tuple[float, tuple[str, ...]]] = [(group.mean("dice"), _score_row(group)) for group in ranked]
+    rows: list[tuple[float, tuple[str, ...]]] = [
+        (math.nan if group.leaked else group.mean("dice"), _score_row(group)) for group in ranked
+    ]
     for figure in PUBLISHED:
         if (figure.protocol, "test") == (ranked[0].first.protocol, ranked[0].first.split):
             values = [_published(getattr(figure, metric)) for metric in _COLUMNS]
@@ -431,7 +449,7 @@ brackets, for comparison, the test images of the set that was learnt from."""
 
 def _cross_cell(mine: Mapping[tuple[tuple[str, ...], str], Group], sources: tuple[str, ...], target: str) -> str:
     if group := mine.get((sources, target)):
-        return _dice_auc(group)
+        return _dice_auc(group) + (" ‡" if group.leaked else "")
     own = mine.get((sources, sources[0]))
     same = protocols.find(sources[0]).datasets == protocols.find(target).datasets
     return f"({_dice_auc(own)})" if own and same else _DASH
@@ -474,8 +492,8 @@ def _ablations(groups: Sequence[Group]) -> list[str]:
 
 
 def _best_first(groups: Iterable[Group]) -> list[Group]:
-    """By mean Dice, undefined last."""
-    return sorted(groups, key=lambda group: (math.isnan(group.mean("dice")), -group.mean("dice")))
+    """By mean Dice; undefined ones and those that have seen what they are scored on last."""
+    return sorted(groups, key=lambda one: (one.leaked, math.isnan(one.mean("dice")), -one.mean("dice")))
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import accumulate
@@ -98,7 +98,8 @@ def fit(
     fit_rows = rows_of(config.data.protocols, config.data.fit) if config.data.fit else []
     monitor_rows = rows_of(config.data.protocols, config.data.monitor)
     state = checkpoint.load_state(run) if resume else None
-    _check_run(run, config, state)
+    owed = [*earlier, *(teacher.card for teacher in teachers)]
+    _check_run(run, config, state, owed)
 
     accelerator = Accelerator(
         mixed_precision=config.training.precision,
@@ -138,12 +139,13 @@ def fit(
         if config.track:
             accelerator.init_trackers("tensorboard")
         with _stop_signal() as trainer.stop_asked:
-            _run(trainer, config, data, monitor_set, log, run, progress)
+            identity = {"config": config.to_yaml(), "learnt_from": _debts(owed)}
+            _run(trainer, config, data, monitor_set, log, run, identity, progress)
         accelerator.wait_for_everyone()
         if progress is not None and accelerator.is_main_process:
             progress(Progress(trainer.step, trainer.step, 0.0, {}, "choosing the threshold"))
         card = _card(config, settings, trainer, fit_set, monitor_set)
-        card = _with_debts(card, [*earlier, *(teacher.card for teacher in teachers)])
+        card = _with_debts(card, owed)
         if accelerator.is_main_process:
             card = checkpoint.save_model(
                 trainer.averaged_network(), card, run / checkpoint.WEIGHTS, run / checkpoint.CARD
@@ -166,9 +168,10 @@ def _run(
     monitor: Sequence[Photograph],
     log: "RunLog",
     run: Path,
+    identity: Mapping[str, Any],
     progress: Callable[[Progress], None] | None,
 ) -> None:
-    """All intervals of a training: steps, validation, log, saved state."""
+    """All intervals of a training: steps, validation, log, saved state; `identity` is saved with the state."""
     training = config.training
     validation: dict[str, float] = {}
 
@@ -206,7 +209,7 @@ def _run(
                 trainer.accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=trainer.step)
                 report()
             if trainer.accelerator.is_main_process:
-                checkpoint.save_state({**trainer.state(), "config": config.to_yaml()}, run)
+                checkpoint.save_state({**trainer.state(), **identity}, run)
             if trainer.stopped:
                 raise Interrupted(f"stopped at step {trainer.step} of {training.steps}")
 
@@ -264,15 +267,12 @@ class _Training:
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = AveragedModel(net, multi_avg_fn=_moving_average(training.ema), use_buffers=True)
         self.averaged.to(accelerator.device)
-        self.net = accelerator.prepare(net)
-        self.optimiser = self._new_optimiser()
+        optimiser = OPTIMISERS[training.optimiser](net.parameters(), training)
+        self.net, self.optimiser = accelerator.prepare(net, optimiser)
         self.device = accelerator.device.type
         self.stop_asked: Callable[[], bool] = lambda: False
         self.stopped = False
         self.clear_loss()
-
-    def _new_optimiser(self) -> Any:
-        return self.accelerator.prepare(OPTIMISERS[self.training.optimiser](self.net.parameters(), self.training))
 
     def patches_a_step(self, stage: TrainingConfig) -> int:
         """Patches of all processes that change the weights once."""
@@ -282,7 +282,9 @@ class _Training:
         """Go to the stage of the present step; gives it with its first step and the one behind its last."""
         number, begin, end = self._place()
         if number != self.number:
-            self.number, self.optimiser = number, self._new_optimiser()
+            # Forgets its moments. With another optimiser accelerate would unscale half-precision gradients twice.
+            self.number = number
+            self.optimiser.state.clear()
         return self.stages[number], begin, end
 
     def _place(self) -> tuple[int, int, int]:
@@ -307,7 +309,7 @@ class _Training:
             batch = next(batches)
             with self.accelerator.accumulate(self.net):
                 image = batch["image"].to(memory_format=torch.channels_last)
-                value = self.losses[self.number](self.net(image).float(), batch["target"], batch["fov"])
+                value = self.losses[self.number](self._logits(image), batch["target"], batch["fov"])
                 if not torch.isfinite(value):
                     raise UserError(
                         f"the loss is {value.item()} at step {self.step}: lower training.learning_rate, or use "
@@ -323,6 +325,15 @@ class _Training:
         self.averaged.update_parameters(self.accelerator.unwrap_model(self.net))
         self.step += 1
         self.seconds += time.perf_counter() - started
+
+    def _logits(self, image: Tensor) -> Tensor:
+        try:
+            return self.net(image).float()
+        except ValueError as error:  # of batch norm, where one value is left to take mean and deviation of
+            raise UserError(
+                f"the network cannot be trained on {tuple(image.shape)} (patches, channels, height, width): {error}; "
+                "raise training.batch_size or training.patch_size"
+            ) from None
 
     @property
     def learning_rate(self) -> float:
@@ -452,7 +463,7 @@ OPTIMISERS: dict[str, Callable[[Parameters, TrainingConfig], torch.optim.Optimiz
 def _seeded_network(config: Config, settings: Preprocess, *, pretrained: bool) -> tuple[nn.Module, list[Card]]:
     """The network before the first step, and the card of the model it starts from, if it starts from one.
 
-    Without `pretrained` no file of weights is needed: a resumed run has weights of its own.
+    Without `pretrained` the file named by the argument `weights` is not needed: a resumed run has weights of its own.
     """
     torch.manual_seed(config.seed)
     net = build_model(
@@ -465,6 +476,11 @@ def _seeded_network(config: Config, settings: Preprocess, *, pretrained: bool) -
     if not config.training.start:
         return net, []
     start, card = zoo.load(config.training.start)
+    if card.preprocess != settings.to_dict():
+        raise UserError(
+            f"training.start: {config.training.start} reads photographs prepared as {card.preprocess}, this training "
+            f"prepares them as {settings.to_dict()}: make preprocess the same"
+        )
     try:
         net.load_state_dict(start.state_dict())
     except RuntimeError as error:
@@ -498,18 +514,31 @@ def _taught(
         prob = teacher.predict(pixels, photograph.fov).prob
         channels = [teacher.card.targets.index(target) for target in data.targets]
         seen += np.stack([preprocess.to_grid(prob[k], photograph.prepared.geometry) for k in channels])
-    seen *= (1 - data.truth_weight) / len(teachers)
-    return replace(image, target=seen + np.float32(data.truth_weight) * image.target)
+    # Resampling overshoots at edges.
+    seen = np.clip(seen / len(teachers), 0, 1)
+    target = data.truth_weight * image.target + (1 - data.truth_weight) * seen
+    return replace(image, target=target.astype(np.float32))
 
 
 def _with_debts(card: Card, owed: Sequence[Card]) -> Card:
-    """The card of weights that owe something to other models: what those have seen, these have seen."""
-    keys = [key for other in owed for key in other.training.get("images", ())]
-    models = [{"name": other.name, "weights_sha256": other.weights_sha256} for other in owed]
-    if not models:
+    """The card of weights that owe something to other models: what those have seen, these have seen.
+
+    Where one of them does not say what it has seen, nobody knows it of these either: `images` is left out.
+    """
+    if not owed:
         return card
-    images = list(dict.fromkeys([*card.training["images"], *keys]))
-    return card.model_copy(update={"training": {**card.training, "images": images, "learnt_from": models}})
+    training = {**card.training, "learnt_from": _debts(owed)}
+    if all("images" in other.training for other in owed):
+        keys = [key for other in owed for key in other.training["images"]]
+        training["images"] = list(dict.fromkeys([*training["images"], *keys]))
+    else:
+        del training["images"]
+    return card.model_copy(update={"training": training})
+
+
+def _debts(owed: Sequence[Card]) -> list[dict[str, str]]:
+    """Name and weights of the models a training owes something to."""
+    return [{"name": other.name, "weights_sha256": other.weights_sha256} for other in owed]
 
 
 def _acquire(lock: FileLock, run: Path) -> None:
@@ -530,13 +559,21 @@ def _photographs(
     return [[loaded[row.key] for row in part] for part in parts]
 
 
-def _check_run(run: Path, config: Config, state: dict[str, Any] | None) -> None:
-    if state is None and (run / CONFIG).exists():
-        raise UserError(f"{run} already holds a run: choose another --out, or go on with --resume {run}")
-    if state is not None and state["config"] != config.to_yaml():
+def _check_run(run: Path, config: Config, state: dict[str, Any] | None, owed: Sequence[Card]) -> None:
+    if state is None:
+        # A configuration alone is of a training that ended before its first saved state: nothing is lost.
+        if any((run / name).exists() for name in (checkpoint.STATE, checkpoint.CARD, checkpoint.WEIGHTS)):
+            raise UserError(f"{run} already holds a run: choose another --out, or go on with --resume {run}")
+        return
+    if state["config"] != config.to_yaml():
         raise UserError(f"{run} was begun with another configuration: resume without changes, or start anew")
-    if state is not None and (run / checkpoint.CARD).exists():
+    if (run / checkpoint.CARD).exists():
         raise UserError(f"the run {run} is finished: use it as a model, or begin another one")
+    if state["learnt_from"] != _debts(owed):
+        raise UserError(
+            f"training.start or data.teachers of {run} have other weights than when it was begun: bring those back, "
+            "or start anew"
+        )
 
 
 def _card(
@@ -546,9 +583,9 @@ def _card(
     fit_set: Sequence[Photograph],
     monitor_set: Sequence[Photograph],
 ) -> Card:
-    """The card of a finished training; thresholds from the monitor images unless they were trained on."""
+    """The card of a finished training; which images choose the thresholds is told at `DataConfig`."""
     fit_keys, monitor_keys = ([photograph.row.key for photograph in part] for part in (fit_set, monitor_set))
-    held_out = not set(fit_keys) & set(monitor_keys)
+    held_out = config.data.threshold_on == "monitor" and not set(fit_keys) & set(monitor_keys)
     net = trainer.averaged_network()
     tallied = histograms(net, monitor_set if held_out else fit_set, device=trainer.device, flips=config.inference.flips)
     thresholds = [metrics.best_threshold_from_histogram(histogram)[0] for histogram in tallied]

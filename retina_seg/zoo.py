@@ -15,6 +15,8 @@ from retina_seg.errors import UserError
 FOLDER = Path(__file__).resolve().parent / "weights"
 SUFFIX = ".safetensors"
 REPORTS = "reports"
+DEFAULT = "vessels"
+"""The packaged model for photographs of unknown cameras."""
 # What a card repeats of each report.
 SUMMARY = (
     *("split", "annotator", "n_images", "threshold", "threshold_source", "fov_source", "postprocessing"),

@@ -107,6 +107,12 @@ def test_camera_keeps_standardised_values():
     assert np.isfinite(patches).all()
 
 
+def test_one_channel_has_no_colour_to_lose():
+    image = _photograph()[0][..., :1]
+    patches = [Augmenter("camera", 32, channels=1)(image, [], CENTRE, seed)[0] for seed in range(40)]
+    assert {patch.shape for patch in patches} == {(32, 32, 1)}
+
+
 def test_unknown_name():
     with pytest.raises(UserError, match="standard"):
         Augmenter("strong", 32)

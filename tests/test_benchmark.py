@@ -289,9 +289,31 @@ def test_a_joint_training_learns_from_all_it_names(tiny_config):
     for cell in cells:
         seen = rows_of(settings.data.protocols, ("train", "val"))
         assert protocols.leaks([row for _, row in protocols.cases(cell.protocol)], {row.key for row in seen}) == []
+    overlapping = load_config(tiny_config, ["data.protocols=[stare-10,stare-5fold]"])
+    with pytest.raises(UserError, match=r"would learn from images it is scored on: stare:\w+.* and 5 more"):
+        plan([overlapping], ["stare-10"], (0,))
     with pytest.raises(UserError, match=r"learns from drive \+ stare-10 together: score it by one of these"):
         plan([joint], ["stare-5fold"], (0,))
     assert len(plan([joint], ["cross"], (0,))) == 9
+
+
+def test_what_a_cell_learns_from_must_exist_or_come_before_and_know_nothing_of_the_test(config, copy, drawn_drive):
+    seed0 = copy / "runs" / "tiny" / "drive" / "seed0"
+
+    def taught(*teachers, name="taught"):
+        data = config.data.model_copy(update={"teachers": tuple(map(str, teachers))})
+        return config.model_copy(update={"name": name, "data": data})
+
+    for protocol in ("stare-10", "drive"):  # fails before anything is trained
+        with pytest.raises(UserError, match="there is no model or finished run"):
+            go(plan([taught(copy / "nothing")], [protocol], (0,)), drawn_drive, copy)
+    with pytest.raises(UserError, match="vessels has seen images that are scored: drive:21"):
+        go(plan([taught("vessels")], ["drive"], (0,), split="val"), drawn_drive, copy)
+    assert len(go(plan([taught(seed0)], ["drive"], (0,)), drawn_drive, copy)) == 1
+    # Its teacher is another cell of the same benchmark.
+    own = taught(copy / "runs" / "first" / "drive-val" / "seed0", name="second")
+    first = config.model_copy(update={"name": "first"})
+    assert len(go(plan([first, own], ["drive"], (0,), split="val"), drawn_drive, copy)) == 2
 
 
 def test_the_order_gives_whole_tables_early(config):

@@ -57,4 +57,12 @@ def test_what_cannot_be_joined(runs, joined, tiny_config, drawn_drive, tmp_path)
         join(runs, joined, drawn_drive)
     with pytest.raises(UserError, match=r"differs from .* in its"):
         join([runs[0], joined], tmp_path / "out", drawn_drive)
+    with pytest.raises(UserError, match="same weights"):
+        join([runs[0], runs[0]], tmp_path / "out", drawn_drive)
+    other = tmp_path / "other"
+    train.fit(load_config(tiny_config, ["data.threshold_on=fit"]), other, drawn_drive, device="cpu")
+    with pytest.raises(UserError, match="its threshold chosen on other images"):
+        join([runs[0], other], tmp_path / "out", drawn_drive)
     assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="already holds"):
+        train.fit(load_config(tiny_config), joined, drawn_drive, device="cpu")

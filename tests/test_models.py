@@ -327,6 +327,10 @@ def test_no_file_of_weights_is_needed_where_none_is_named():
         ("sa_unet", {"features": [8]}, "at least 2"),
         ("sa_unet", {"drop": 1}, "drop"),
         ("swin_unetr", {"feature_size": 10}, "12"),
+        ("swin_unetr", {"window_size": 0}, "cannot be built"),
+        ("unet", {"stem": 0}, "at least 1"),
+        ("sa_unet", {"features": [0, 4]}, "cannot be built"),
+        ("r2_unet", {"features": [-1]}, "cannot be built"),
         ("vgg16_unet", {"decoder": [8]}, "4 numbers"),
     ],
 )

@@ -59,6 +59,7 @@ def record(name="net", protocol="drive", seed=0, shift=0.0, *, sources=None, spl
         steps=100,
         seconds=90 + 60 * seed,
         device="cpu",
+        learnt_from=[],
         log=[{"step": 10, "loss": 0.2, "dice": 0.8, "auc": 0.97}],
         weights_sha256=(f"{name}{seed}",),
         default="plain",
@@ -356,3 +357,13 @@ def test_megapixels_a_step():
     whole = record(batch_size=2, accumulate=1, patch_size="image")
     whole = replace(whole, config={**whole.config, "preprocess": {**whole.config["preprocess"], "fov_diameter": 540}})
     assert whole.megapixels_a_step == 2 * 540**2 / 1e6
+
+
+def test_what_has_seen_the_test_is_marked_and_last(tmp_path):
+    seen = record("seen", shift=0.1)
+    seen.variants["plain"]["leaked_images"] = ["drive:01"]
+    put(tmp_path, *THREE, seen)
+    text = page(read_all(tmp_path))
+    assert "| seen ‡ † |" in text
+    assert "Each minus net," in text
+    assert text.index("| net |") < text.index("| seen ‡ † |")

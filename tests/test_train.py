@@ -2,6 +2,7 @@ import csv
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,6 +56,23 @@ def test_thresholds_come_from_training_images_where_monitor_images_are_trained_o
     card = train.fit(config, tmp_path / "run", drawn_drive, device="cpu")
     assert "20 training images" in card.threshold_source
     assert len(card.training["threshold_images"]) == 20
+
+
+def test_resumed_equals_uninterrupted_with_dropout(tiny_config, drawn_drive, tmp_path):
+    """The chances of dropout go on where they stopped."""
+    config = load_config(tiny_config, ["model.arguments.dropout=0.3", "training.validate_every=2"])
+    train.fit(config, tmp_path / "whole", drawn_drive, device="cpu")
+    sent = []
+
+    def stop(progress: train.Progress) -> None:
+        if progress.step == 3 and not sent:
+            sent.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        train.fit(config, tmp_path / "run", drawn_drive, device="cpu", progress=stop)
+    train.fit(config, tmp_path / "run", drawn_drive, resume=True, device="cpu")
+    _assert_equal_weights(_weights(tmp_path / "run"), _weights(tmp_path / "whole"))
 
 
 def test_resumed_equals_uninterrupted(tiny_config, tiny_run, drawn_drive, tmp_path):
@@ -286,6 +304,73 @@ def test_drawn_photographs_train_alone_or_beside_others(tiny_config, drawn_drive
     assert "4 validation images" in card.threshold_source
     with pytest.raises(UserError, match="nothing would be trained on"):
         load_config(tiny_config, ["data.fit=[]"])
+
+
+def test_a_stage_begins_with_a_fresh_optimiser(staged, drawn_drive, tmp_path):
+    """The moments of AdamW count their steps: behind the second stage those of the second stage only."""
+    seen = {}
+
+    class Watched(train._Training):
+        def train_step(self, batches):
+            super().train_step(batches)
+            seen[self.step] = int(next(iter(self.optimiser.state.values()))["step"])
+            assert len(self.accelerator._optimizers) == 1  # a second one would unscale half-precision gradients twice
+
+    original, train._Training = train._Training, Watched
+    try:
+        train.fit(staged[1], tmp_path / "run", drawn_drive, device="cpu")
+    finally:
+        train._Training = original
+    assert seen == {1: 1, 2: 2, 3: 3, 4: 1, 5: 2, 6: 3, 7: 4}
+
+
+def test_a_model_of_unknown_past_stays_unknown(tiny_config, tiny_run, drawn_drive, tmp_path):
+    from retina_seg import scoring
+
+    silent = shutil.copytree(tiny_run, tmp_path / "silent")
+    card = checkpoint.read_card(silent / checkpoint.CARD)
+    checkpoint.write_card(card.model_copy(update={"training": {"steps": 6}}), silent / checkpoint.CARD)
+    settings = [f"training.start={silent}", "training.steps=2"]
+    started = train.fit(load_config(tiny_config, settings), tmp_path / "run", drawn_drive, device="cpu")
+    assert scoring.seen_images(started) is None
+    assert scoring.seen_images(card) is not None
+
+
+def test_a_teacher_must_not_change_under_a_training(tiny_config, tiny_run, staged, drawn_drive, tmp_path):
+    teacher = shutil.copytree(tiny_run, tmp_path / "teacher")
+    config, run = load_config(tiny_config, [f"data.teachers=[{teacher}]"]), tmp_path / "run"
+
+    def stop(progress: train.Progress) -> None:
+        if progress.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        train.fit(config, run, drawn_drive, device="cpu", progress=stop)
+    shutil.rmtree(teacher)
+    shutil.copytree(staged[0], teacher)
+    with pytest.raises(UserError, match="other weights than when it was begun"):
+        train.fit(config, run, drawn_drive, resume=True, device="cpu")
+
+
+def test_a_start_must_read_the_same_photographs(tiny_config, tiny_run, drawn_drive, tmp_path):
+    config = load_config(tiny_config, [f"training.start={tiny_run}", "preprocess.clahe=true"])
+    with pytest.raises(UserError, match="make preprocess the same"):
+        train.fit(config, tmp_path / "run", drawn_drive, device="cpu")
+
+
+def test_thresholds_can_be_left_to_the_training_images(tiny_config, drawn_drive, tmp_path):
+    config = load_config(tiny_config, ["data.threshold_on=fit", "training.steps=2"])
+    card = train.fit(config, tmp_path / "run", drawn_drive, device="cpu")
+    assert "16 training images" in card.threshold_source
+    assert card.training["threshold_images"] == card.training["images"]
+
+
+def test_one_pixel_has_no_standard_deviation(tiny_config, drawn_drive, tmp_path):
+    settings = ["model={name: folded_unet, arguments: {width: 4}}", "training.batch_size=1"]
+    with pytest.raises(UserError, match=r"raise training\.batch_size or training\.patch_size"):
+        train.fit(load_config(tiny_config, settings), tmp_path / "run", drawn_drive, device="cpu")
+    # Nothing was saved, so the folder is free.
+    train.fit(load_config(tiny_config, ["training.steps=2"]), tmp_path / "run", drawn_drive, device="cpu")
 
 
 def test_moving_average_by_hand():

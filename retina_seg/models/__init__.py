@@ -88,7 +88,7 @@ def build_model(
         return MODELS[name](in_channels, out_channels, **arguments)
     except UserError:
         raise
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, RuntimeError, ArithmeticError) as error:
         raise UserError(f"model {name!r} cannot be built with {arguments}: {error}") from error
 
 

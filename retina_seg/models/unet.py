@@ -37,6 +37,8 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         _check_features(features)
+        if stem < 1:
+            raise ValueError(f"stem must be at least 1, got {stem}")
         self.stem = stem
         self.net = BasicUNet(
             spatial_dims=2,
