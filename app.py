@@ -539,15 +539,19 @@ def results_page(session: Session, choices: Choices, look: Look) -> None:
     """Evaluation reports of the packaged models and the run folders."""
     st.title("How good are the models?")
     found: dict[str, Mapping[str, Any]] = {}
+    first: list[str] = []  # of the first model that has any: all at once are too many curves
     for name, title in choices.titles.items():
         try:
-            found |= {f"{title}, {protocol}": report for protocol, report in zoo.reports(name).items()}
+            own = {f"{title}, {protocol}": report for protocol, report in zoo.reports(name).items()}
         except UserError as error:
             st.warning(plain(str(error)))
+            continue
+        found |= own
+        first = first or list(own)
     if not found:
         st.info("No model has a report yet: run `retina-seg evaluate MODEL --protocol drive`.")
         return
-    picked = st.multiselect("Model and protocol", list(found), default=list(found)) or list(found)
+    picked = st.multiselect("Model and protocol", list(found), default=first) or first
     reports = {name: found[name] for name in picked}
     st.caption(
         "Scores inside the field of view, against the first human observer, at a threshold that no scored photograph "
@@ -564,11 +568,10 @@ def results_page(session: Session, choices: Choices, look: Look) -> None:
     left.altair_chart(charts.roc(reports), width="stretch")
     right.markdown("##### Precision and recall")
     right.altair_chart(charts.precision_recall(reports), width="stretch")
-    first = scores.METRICS.index("dice")
     metric = st.selectbox(
         "Score of each photograph",
         scores.METRICS,
-        index=first,
+        index=scores.METRICS.index("dice"),
         format_func=lambda name: charts.TITLES.get(name, name),
     )
     st.altair_chart(charts.distribution(reports, metric), width="stretch")

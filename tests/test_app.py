@@ -19,7 +19,7 @@ from retina_seg.errors import UserError
 from retina_seg.viewer import engine, launch, numbers, opened
 from retina_seg.viewer.opened import Loaded
 
-MODEL = "vessels-drive"
+MODEL = zoo.DEFAULT
 SECONDS = 60
 
 
@@ -434,7 +434,7 @@ def test_what_is_done_is_not_done_again(app, runs, eyes):
 # ---------------------------------------------------------------- results and about
 
 
-def test_results_show_every_report(app):
+def test_results_show_the_reports_of_the_first_model_and_offer_all(app):
     go(app, "results")
     assert not app.error
     reports = zoo.reports(MODEL)
@@ -446,8 +446,11 @@ def test_results_show_every_report(app):
     assert summary["dice"][0] == first["fov"]["dice"]
     assert len(worst) == first["n_images"]
     assert worst["dice"].is_monotonic_increasing
+    (chooser,) = app.multiselect
+    assert chooser.options == [f"{name}, {one}" for name in zoo.names() for one in zoo.reports(name)]
+    chooser.set_value(chooser.options).run()
     text = words(app)
-    for report in reports.values():
+    for report in (report for name in zoo.names() for report in zoo.reports(name).values()):
         assert all(warning in text.replace("\\", "") for warning in report["warnings"])
 
 
@@ -472,13 +475,13 @@ def test_reports_can_be_left_out(app):
 
 def test_a_worst_case_opens_with_a_data_root_and_else_a_sentence_says_what_to_do(app, drawn_drive, monkeypatch):
     go(app, "results")
-    app.session_state["worst table vessels-drive, drive dice"] = {
+    app.session_state[f"worst table {MODEL}, drive dice"] = {
         "selection": {"rows": [0], "columns": [], "cells": []}
     }
     app.run()
     assert "--data-root" in app.error[0].value
     monkeypatch.setenv(launch.DATA_ROOT, str(drawn_drive))
-    app.session_state["worst table vessels-drive, drive dice"] = {
+    app.session_state[f"worst table {MODEL}, drive dice"] = {
         "selection": {"rows": [0], "columns": [], "cells": []}
     }
     app.run()

@@ -307,7 +307,7 @@ def test_what_a_cell_learns_from_must_exist_or_come_before_and_know_nothing_of_t
     for protocol in ("stare-10", "drive"):  # fails before anything is trained
         with pytest.raises(UserError, match="there is no model or finished run"):
             go(plan([taught(copy / "nothing")], [protocol], (0,)), drawn_drive, copy)
-    with pytest.raises(UserError, match="vessels has seen images that are scored: drive:21"):
+    with pytest.raises(UserError, match="vessels has seen images that are scored: drive:37"):
         go(plan([taught("vessels")], ["drive"], (0,), split="val"), drawn_drive, copy)
     assert len(go(plan([taught(seed0)], ["drive"], (0,)), drawn_drive, copy)) == 1
     # Its teacher is another cell of the same benchmark.

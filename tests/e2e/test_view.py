@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retina_seg import Segmenter, io, metrics, overlay, phantom
+from retina_seg import Segmenter, io, metrics, overlay, phantom, zoo
 
 VESSELS = np.array(overlay.COLOURS["vessels"])
 
@@ -47,7 +47,7 @@ def test_a_dropped_file_is_segmented_and_measured_as_the_library_does_it(visit, 
     assert not visitor.page.locator(".stage").count()
     visitor.drop(photographs / "eye_0.png")
     visitor.result()
-    prediction = Segmenter.from_pretrained("vessels-drive", "cpu").predict(photographs / "eye_0.png")
+    prediction = Segmenter.from_pretrained(zoo.DEFAULT, "cpu").predict(photographs / "eye_0.png")
     share = 100 * prediction.mask.sum() / prediction.fov.sum()
     assert number(visitor, "Vessel density") == pytest.approx(share, abs=0.051)
     assert f"{share:.1f} % of the field" in visitor.page.locator(".live").first.inner_text()
@@ -66,7 +66,7 @@ def test_at_one_to_one_the_browser_shows_the_mask_of_the_library_pixel_by_pixel(
     page.get_by_role("button", name="One screen pixel for each pixel").click()
     page.wait_for_timeout(300)
     shown = (visitor.picture() == VESSELS).all(axis=2)
-    mask = Segmenter.from_pretrained("vessels-drive", "cpu").predict(photographs / "eye_0.png").mask[0]
+    mask = Segmenter.from_pretrained(zoo.DEFAULT, "cpu").predict(photographs / "eye_0.png").mask[0]
     high, wide = shown.shape
     assert high < mask.shape[0]
     assert wide > mask.shape[1]
@@ -96,7 +96,7 @@ def test_zoom_pan_and_keys_move_the_picture_and_name_the_probability_under_the_c
     visitor.page.mouse.move(x + 1, y)
     place = re.search(r"x (\d+), y (\d+) · probability: vessels ([\d.]+)", visitor.page.locator(".where").inner_text())
     column, line, shown = int(place[1]), int(place[2]), float(place[3])
-    prediction = Segmenter.from_pretrained("vessels-drive", "cpu").predict(photographs / "eye_0.png")
+    prediction = Segmenter.from_pretrained(zoo.DEFAULT, "cpu").predict(photographs / "eye_0.png")
     assert shown == pytest.approx(prediction.prob[0, line, column], abs=6e-4)
     visitor.page.mouse.down()
     visitor.page.mouse.move(x + 120, y + 60)
@@ -184,7 +184,7 @@ def test_side_by_side_with_a_dropped_truth_shows_hits_misses_and_false_pixels(vi
     inputs.last.set_input_files(str(photographs / "truth" / "eye_0.png"))
     page.get_by_text("Against the truth").wait_for()
     visitor.settle()
-    prediction = Segmenter.from_pretrained("vessels-drive", "cpu").predict(photographs / "eye_0.png")
+    prediction = Segmenter.from_pretrained(zoo.DEFAULT, "cpu").predict(photographs / "eye_0.png")
     truth = io.read_mask(photographs / "truth" / "eye_0.png")
     assert number(visitor, "Dice") == pytest.approx(metrics.dice(prediction.mask[0], truth, prediction.fov), abs=6e-4)
     assert number(visitor, "AUC") == pytest.approx(metrics.auc(prediction.prob[0], truth, prediction.fov), abs=6e-4)
@@ -217,7 +217,7 @@ def test_a_moved_threshold_changes_mask_and_numbers_without_the_model(visit, pho
     assert live < before
     assert blueish(visitor.picture()).sum() < shown
     page.wait_for_function("text => document.body.innerText.includes(text)", arg=f"Vessel density: {live:.1f} %")
-    prediction = Segmenter.from_pretrained("vessels-drive", "cpu").predict(photographs / "eye_0.png")
+    prediction = Segmenter.from_pretrained(zoo.DEFAULT, "cpu").predict(photographs / "eye_0.png")
     moved = prediction.at(float(slider.input_value()))
     assert live == pytest.approx(100 * moved.mask.sum() / moved.fov.sum(), abs=0.051)
     page.get_by_label("Back to the model's own threshold").click()
@@ -268,7 +268,7 @@ def test_downloads_hold_the_result_and_neither_exif_nor_the_name_of_the_patient(
         *(f"{stem}_mask.png", f"{stem}_prob.tif", f"{stem}_overlay.png"),
         *(f"{stem}_mask.nii.gz", f"{stem}.json", f"{stem}.pdf"),
     }
-    prediction = Segmenter.from_pretrained("vessels-drive", "cpu").predict(named)
+    prediction = Segmenter.from_pretrained(zoo.DEFAULT, "cpu").predict(named)
     mask = np.array(Image.open(BytesIO(packed.read(f"{stem}_mask.png"))))
     assert np.array_equal(mask > 0, prediction.mask[0])
     assert packed.read(f"{stem}.pdf").startswith(b"%PDF")
