@@ -475,15 +475,11 @@ def test_reports_can_be_left_out(app):
 
 def test_a_worst_case_opens_with_a_data_root_and_else_a_sentence_says_what_to_do(app, drawn_drive, monkeypatch):
     go(app, "results")
-    app.session_state[f"worst table {MODEL}, drive dice"] = {
-        "selection": {"rows": [0], "columns": [], "cells": []}
-    }
+    app.session_state[f"worst table {MODEL}, drive dice"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
     app.run()
     assert "--data-root" in app.error[0].value
     monkeypatch.setenv(launch.DATA_ROOT, str(drawn_drive))
-    app.session_state[f"worst table {MODEL}, drive dice"] = {
-        "selection": {"rows": [0], "columns": [], "cells": []}
-    }
+    app.session_state[f"worst table {MODEL}, drive dice"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
     app.run()
     key = f"drive:{app.dataframe[1].value['id'][0]}"
     go(app, "")
