@@ -79,8 +79,8 @@ class SAUNet(nn.Module):
         block_size: int = 7,
     ) -> None:
         super().__init__()
-        if len(features) < 2:
-            raise ValueError(f"features needs at least 2 numbers, got {list(features)}")
+        if len(features) < 2 or min(features) < 1:
+            raise ValueError(f"features needs at least 2 numbers above 0, got {list(features)}")
 
         def convolution(c: int, c_out: int) -> nn.Sequential:
             return nn.Sequential(

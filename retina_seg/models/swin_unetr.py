@@ -29,6 +29,8 @@ class SwinUNETR(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if window_size < 1:
+            raise ValueError(f"window_size must be at least 1, got {window_size}")
         # MONAI's default normalises the decoder over each image, see AttentionUNet; batch norm does not.
         self.net = MonaiSwinUNETR(
             in_channels=in_channels,
