@@ -255,7 +255,7 @@ def page(records: Sequence[Record], *, introduction: str = "", reference: str = 
     known = sorted({group.first.name for group in groups})
     if reference and reference not in known:
         raise UserError(f"--reference {reference!r}: there are records of {', '.join(known)}")
-    parts = ["# Results", f"Written by `retina-seg results` from {len(records)} records: change those, not this page."]
+    parts = ["# Results", f"Written by `retina-seg results`, never by hand; records: {len(records)}."]
     parts += [introduction.strip()] if introduction.strip() else []
     parts.append(_HOW_TO_READ)
     ordinary = [group for group in groups if not group.first.name.startswith(ABLATION)]

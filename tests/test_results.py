@@ -5,6 +5,7 @@ import json
 import statistics
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from retina_seg import protocols, results, zoo
 from retina_seg.config import Config
 from retina_seg.errors import UserError
-from retina_seg.records import VARIANTS, Record, changes, read, read_all
+from retina_seg.records import FOLDER, VARIANTS, Record, changes, read, read_all
 from retina_seg.results import METRICS, grouped, page, paired
 
 TRAINING = {"steps": 100, "batch_size": 2, "accumulate": 2, "patch_size": 64, "warmup_steps": 10}
@@ -367,3 +368,11 @@ def test_what_has_seen_the_test_is_marked_and_last(tmp_path):
     assert "| seen ‡ † |" in text
     assert "Each minus net," in text
     assert text.index("| net |") < text.index("| seen ‡ † |")
+
+
+def test_the_published_page_is_made_of_the_published_records():
+    """Nobody edits RESULTS.md by hand: `make results` writes it."""
+    root = Path(__file__).resolve().parents[1]
+    folder = root / FOLDER
+    introduction = (folder / results.INTRODUCTION).read_text(encoding="utf-8")
+    assert (root / "RESULTS.md").read_text(encoding="utf-8") == page(read_all(folder), introduction=introduction)
