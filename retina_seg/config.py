@@ -137,8 +137,9 @@ class TrainingConfig(_Strict):
         """The stages, each as a training of its own: the training itself where it has none."""
         if not self.stages:
             return (self,)
-        shared = {"stages": ()}
-        return tuple(self.model_copy(update=shared | stage.model_dump(exclude_none=True)) for stage in self.stages)
+        return tuple(
+            self.model_copy(update={"stages": (), **stage.model_dump(exclude_none=True)}) for stage in self.stages
+        )
 
 
 class InferenceConfig(_Strict):

@@ -13,7 +13,7 @@ from typing import Any
 from retina_seg import protocols, scores
 from retina_seg.config import Config, TrainingConfig
 from retina_seg.errors import UserError
-from retina_seg.scores import Report
+from retina_seg.scores import Report, laid_out
 
 FOLDER = Path("configs/results")
 VARIANTS = {
@@ -97,7 +97,7 @@ class Record:
 
     def to_json(self) -> str:
         """Strict JSON text with a line for each group of scores and each image."""
-        return _laid_out(asdict(self)) + "\n"
+        return laid_out(asdict(self), depth=4) + "\n"
 
 
 def path_of(folder: Path, sources: Sequence[str], protocol: str, split: str, seed: int) -> Path:
@@ -186,14 +186,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(item) for item in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-def _laid_out(value: Any, depth: int = 4, indent: str = "") -> str:
-    """JSON text: what holds lists or dicts has a line for each item, down to `depth`; all else stands on one line."""
-    items = list(value.values()) if isinstance(value, dict) else value
-    if not depth or not isinstance(items, list | tuple) or not any(isinstance(item, dict | list) for item in items):
-        return json.dumps(value, allow_nan=False, ensure_ascii=False)
-    names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, dict) else [""] * len(items)
-    lines = [name + _laid_out(item, depth - 1, indent + " ") for name, item in zip(names, items, strict=True)]
-    text = ",\n".join(f"{indent} {line}" for line in lines)
-    return f"{{\n{text}\n{indent}}}" if isinstance(value, dict) else f"[\n{text}\n{indent}]"

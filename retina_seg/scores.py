@@ -65,8 +65,7 @@ class Report:
 
     def to_json(self) -> str:
         """Strict JSON text, one line for each curve, each image and each group of scores."""
-        entries = (f" {_text(name)}: {_laid_out(value, ' ')}" for name, value in self.to_dict().items())
-        return "{\n" + ",\n".join(entries) + "\n}\n"
+        return laid_out(self.to_dict(), depth=2) + "\n"
 
 
 AnyReport = Report | Mapping[str, Any]  # a report, or its JSON once loaded
@@ -96,18 +95,16 @@ def rounded(values: Sequence[float]) -> list[float]:
     return [float(f"{value:.5g}") for value in values]
 
 
-def _text(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False)
-
-
-def _laid_out(value: Any, indent: str) -> str:
-    """JSON text of plain values: what holds lists or dicts has a line for each item, all else stands on one."""
+def laid_out(value: Any, *, depth: int, indent: str = "") -> str:
+    """JSON text: what holds lists or dicts has a line for each item, down to `depth`; all else stands on one line."""
     items = list(value.values()) if isinstance(value, dict) else value
-    if not isinstance(items, list) or not any(isinstance(item, dict | list) for item in items):
-        return _text(value)
-    names = [f"{_text(name)}: " for name in value] if isinstance(value, dict) else [""] * len(items)
-    lines = ",\n".join(f"{indent} {name}{_text(item)}" for name, item in zip(names, items, strict=True))
-    return f"{{\n{lines}\n{indent}}}" if isinstance(value, dict) else f"[\n{lines}\n{indent}]"
+    if not depth or not isinstance(items, list | tuple) or not any(isinstance(item, dict | list) for item in items):
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+    names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, dict) else [""] * len(items)
+    inner = indent + " "
+    lines = [name + laid_out(item, depth=depth - 1, indent=inner) for name, item in zip(names, items, strict=True)]
+    text = ",\n".join(inner + line for line in lines)
+    return f"{{\n{text}\n{indent}}}" if isinstance(value, dict) else f"[\n{text}\n{indent}]"
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
@@ -41,7 +42,14 @@ from retina_seg.preprocess import Preprocess
 
 LOCK = ".lock"
 _SEEDS_A_STAGE = 100_003  # so that no stage of any usual seed sees the patches of another
-Parameters = Iterator[nn.Parameter]
+# Full-batch gradient descent is `sgd` on whole photographs with batch_size times accumulate of them all.
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "rmsprop": torch.optim.RMSprop,
+    "momentum": partial(torch.optim.SGD, momentum=0.9),
+    "sgd": torch.optim.SGD,
+}
 
 
 @dataclass(frozen=True)
@@ -267,7 +275,9 @@ class _Training:
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = AveragedModel(net, multi_avg_fn=_moving_average(training.ema), use_buffers=True)
         self.averaged.to(accelerator.device)
-        optimiser = OPTIMISERS[training.optimiser](net.parameters(), training)
+        optimiser = OPTIMISERS[training.optimiser](
+            net.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+        )
         self.net, self.optimiser = accelerator.prepare(net, optimiser)
         self.device = accelerator.device.type
         self.stop_asked: Callable[[], bool] = lambda: False
@@ -428,36 +438,6 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _adamw(parameters: Parameters, training: TrainingConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
-
-
-def _adam(parameters: Parameters, training: TrainingConfig) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
-
-
-def _rmsprop(parameters: Parameters, training: TrainingConfig) -> torch.optim.Optimizer:
-    return torch.optim.RMSprop(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
-
-
-def _momentum(parameters: Parameters, training: TrainingConfig) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=training.learning_rate, weight_decay=training.weight_decay, momentum=0.9)
-
-
-def _sgd(parameters: Parameters, training: TrainingConfig) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
-
-
-# Full-batch gradient descent is `sgd` on whole photographs with batch_size times accumulate of them all.
-OPTIMISERS: dict[str, Callable[[Parameters, TrainingConfig], torch.optim.Optimizer]] = {
-    "adamw": _adamw,
-    "adam": _adam,
-    "rmsprop": _rmsprop,
-    "momentum": _momentum,
-    "sgd": _sgd,
-}
 
 
 def _seeded_network(config: Config, settings: Preprocess, *, pretrained: bool) -> tuple[nn.Module, list[Card]]:
