@@ -36,9 +36,7 @@ class Cell:
     @property
     def title(self) -> str:
         """For people: what it is, in a line."""
-        learnt = "" if self.sources == (self.protocol,) else f" from {' + '.join(self.sources)}"
-        where = self.protocol + ("" if self.split == "test" else f" ({self.split})")
-        return f"{self.config.name}{learnt} on {where}, seed {self.seed}"
+        return records.title_of(self.config.name, self.sources, self.protocol, self.split, self.seed)
 
     def record(self, folder: Path) -> Path:
         """Where its record is kept below the folder of records."""

@@ -76,7 +76,12 @@ class Record:
     @property
     def learnt(self) -> str:
         """In words, what it learnt from, where that is not the protocol's own training images alone."""
-        return "" if self.sources == (self.protocol,) else f" from {' + '.join(self.sources)}"
+        return sources_in_words(self.sources, self.protocol)
+
+    @property
+    def title(self) -> str:
+        """For people, in a line."""
+        return title_of(self.name, self.sources, self.protocol, self.split, self.seed)
 
     @property
     def schedule(self) -> str:
@@ -98,6 +103,17 @@ class Record:
     def to_json(self) -> str:
         """Strict JSON text with a line for each group of scores and each image."""
         return laid_out(asdict(self), depth=4) + "\n"
+
+
+def sources_in_words(sources: Sequence[str], protocol: str) -> str:
+    """In words, what was learnt from, where that is not the training images of the scoring protocol alone."""
+    return "" if tuple(sources) == (protocol,) else f" from {' + '.join(sources)}"
+
+
+def title_of(name: str, sources: Sequence[str], protocol: str, split: str, seed: int) -> str:
+    """For people: what was trained and how it is scored, in a line."""
+    where = protocol + ("" if split == "test" else f" ({split})")
+    return f"{name}{sources_in_words(sources, protocol)} on {where}, seed {seed}"
 
 
 def path_of(folder: Path, sources: Sequence[str], protocol: str, split: str, seed: int) -> Path:

@@ -51,8 +51,7 @@ def record_line(record: "Record", new: bool) -> None:
     """One line for a cell of a benchmark, as soon as it is scored."""
     fov = record.report["fov"]
     dice, auc = ("undefined" if fov[name] is None else f"{fov[name]:.4f}" for name in ("dice", "auc"))
-    where = record.protocol + ("" if record.split == "test" else f" ({record.split})")
-    text = f"{record.name}{record.learnt} on {where}, seed {record.seed}: Dice {dice}, AUC {auc}"
+    text = f"{record.title}: Dice {dice}, AUC {auc}"
     console.print(text + ("" if new else " (recorded before)"), soft_wrap=True, highlight=False)
 
 

@@ -188,11 +188,12 @@ def _run(
             progress(Progress(trainer.step, training.steps, trainer.mean_loss, validation))
 
     while trainer.step < training.steps:
-        stage, begin, stage_end = trainer.enter()
+        number, begin, stage_end = trainer.enter()
+        stage = trainer.stages[number]
         batches = iter(
             trainer.accelerator.prepare(
                 loader(
-                    data[trainer.number],
+                    data[number],
                     batch_size=stage.batch_size,
                     start=(trainer.step - begin) * trainer.patches_a_step(stage),
                     workers=training.workers,
@@ -271,7 +272,7 @@ class _Training:
     def __init__(self, accelerator: Accelerator, net: nn.Module, training: TrainingConfig) -> None:
         self.accelerator, self.training, self.stages = accelerator, training, training.plan()
         self.losses = [get_loss(stage.loss) for stage in self.stages]
-        self.step, self.seconds, self.number = 0, 0.0, 0
+        self.step, self.seconds = 0, 0.0
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = AveragedModel(net, multi_avg_fn=_moving_average(training.ema), use_buffers=True)
         self.averaged.to(accelerator.device)
@@ -288,14 +289,13 @@ class _Training:
         """Patches of all processes that change the weights once."""
         return stage.batch_size * self.training.accumulate * self.accelerator.num_processes
 
-    def enter(self) -> tuple[TrainingConfig, int, int]:
-        """Go to the stage of the present step; gives it with its first step and the one behind its last."""
+    def enter(self) -> tuple[int, int, int]:
+        """Begin or go on with the stage of the present step: its number, first step and the one behind its last."""
         number, begin, end = self._place()
-        if number != self.number:
+        if self.step == begin:
             # Forgets its moments. With another optimiser accelerate would unscale half-precision gradients twice.
-            self.number = number
             self.optimiser.state.clear()
-        return self.stages[number], begin, end
+        return number, begin, end
 
     def _place(self) -> tuple[int, int, int]:
         """Number, first step and end of the stage of the present step; the last stage behind the last step."""
@@ -313,13 +313,14 @@ class _Training:
     def train_step(self, batches: Iterator[dict[str, Tensor]]) -> None:
         """One change of the weights."""
         started = time.perf_counter()
+        loss = self.losses[self._place()[0]]
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate
         for _ in range(self.training.accumulate):
             batch = next(batches)
             with self.accelerator.accumulate(self.net):
                 image = batch["image"].to(memory_format=torch.channels_last)
-                value = self.losses[self.number](self._logits(image), batch["target"], batch["fov"])
+                value = loss(self._logits(image), batch["target"], batch["fov"])
                 if not torch.isfinite(value):
                     raise UserError(
                         f"the loss is {value.item()} at step {self.step}: lower training.learning_rate, or use "
@@ -370,7 +371,6 @@ class _Training:
         return {
             "step": self.step,
             "seconds": self.seconds,
-            "stage": self.number,
             "loss": [self._loss_sum, self._loss_count],
             "net": self.accelerator.unwrap_model(self.net).state_dict(),
             "averaged": self.averaged.state_dict(),
@@ -381,7 +381,7 @@ class _Training:
 
     def load(self, state: dict[str, Any]) -> None:
         """The reverse of `state`."""
-        self.step, self.seconds, self.number = state["step"], state["seconds"], state["stage"]
+        self.step, self.seconds = state["step"], state["seconds"]
         self._loss_sum, self._loss_count = state["loss"]
         self.accelerator.unwrap_model(self.net).load_state_dict(state["net"])
         self.averaged.load_state_dict(state["averaged"])

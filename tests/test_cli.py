@@ -236,3 +236,13 @@ def test_demo(run, tmp_path):
     assert "Dice" in output
     overlay = np.asarray(Image.open(tmp_path / "demo" / "photograph_overlay.png"))
     assert overlay.shape == (584, 565, 3)
+
+
+def test_the_default_model_is_the_packaged_default():
+    """The command line names it without importing the library behind it."""
+    import inspect
+
+    from retina_seg import zoo
+
+    assert inspect.signature(cli.predict).parameters["model"].default == zoo.DEFAULT
+    assert zoo.DEFAULT in zoo.names()
