@@ -83,5 +83,5 @@ def test_the_about_page_names_limits_and_terms(visit):
     visitor = visit()
     visitor.page.get_by_role("link", name="About").click()
     visitor.page.get_by_text("Research use only: not a medical device, not for diagnosis.").first.wait_for()
-    visitor.page.get_by_text("Misses the thinnest vessels").wait_for()
+    visitor.page.get_by_text("Misses the thinnest vessels").first.wait_for()
     assert visitor.page.get_by_text("free for research and education").first.is_visible()
