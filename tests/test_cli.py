@@ -1,3 +1,4 @@
+import inspect
 import json
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from retina_seg import cli
+from retina_seg import cli, zoo
 from retina_seg._version import __version__
 from retina_seg.errors import Interrupted, UserError
 
@@ -240,9 +241,5 @@ def test_demo(run, tmp_path):
 
 def test_the_default_model_is_the_packaged_default():
     """The command line names it without importing the library behind it."""
-    import inspect
-
-    from retina_seg import zoo
-
     assert inspect.signature(cli.predict).parameters["model"].default == zoo.DEFAULT
     assert zoo.DEFAULT in zoo.names()
