@@ -1,4 +1,4 @@
-"""The comparison: configurations x protocols x seeds, every cell trained, scored and recorded once.
+"""The comparison: configurations x protocols x seeds, every cell trained once, scored and recorded for each target.
 
 The tables are made by results.py; the training itself is in train.py.
 """
@@ -38,9 +38,18 @@ class Cell:
         """For people: what it is, in a line."""
         return records.title_of(self.config.name, self.sources, self.protocol, self.split, self.seed)
 
-    def record(self, folder: Path) -> Path:
-        """Where its record is kept below the folder of records."""
-        return records.path_of(folder / self.config.name, self.sources, self.protocol, self.split, self.seed)
+    @property
+    def targets(self) -> list[str]:
+        """What is scored: the targets of the protocol that the configuration learns."""
+        return [target for target in protocols.find(self.protocol).targets if target in self.config.data.targets]
+
+    def records(self, folder: Path) -> dict[str, Path]:
+        """Target -> where its record is kept below the folder of records."""
+        own = folder / self.config.name
+        return {
+            target: records.path_of(own, self.sources, self.protocol, target, self.split, self.seed)
+            for target in self.targets
+        }
 
     def trainings(self) -> dict[int, tuple[Path, Config]]:
         """Fold (0 where there are none) -> run folder below --out, and the configuration that is trained there.
@@ -133,8 +142,8 @@ def _pairs(config: Config, name: str, split: str) -> list[tuple[tuple[str, ...],
     own = config.data.protocols
     pairs = protocols.cross() if name == protocols.CROSS else [(own if len(own) > 1 else (name,), name)]
     for sources, protocol in pairs:
-        if (target := protocols.find(protocol).target) not in config.data.targets:
-            raise UserError(f"{config.name} learns {', '.join(config.data.targets)}, not {target}")
+        if not set(targets := protocols.find(protocol).targets) & set(config.data.targets):
+            raise UserError(f"{config.name} learns {', '.join(config.data.targets)}, not {' or '.join(targets)}")
         if split in config.data.fit:
             raise UserError(f"{config.name} trains on validation images (data.fit): leave out --split val")
         if name != protocols.CROSS and protocol not in sources:
@@ -170,7 +179,7 @@ def run(
     Parameters
     ----------
     out : folder of run folders: OUT/<configuration>/<protocol>[-val]/seed<k>[/fold<j>].
-    folder : of the records: FOLDER/<configuration>/<protocol>[-val]-seed<k>.json.
+    folder : of the records: FOLDER/<configuration>/<protocol>[-<target>][-val]-seed<k>.json.
     progress : called with the number of cells done and what is going on.
     on_record : called with every record and whether it is new.
 
@@ -198,12 +207,13 @@ def run(
                 progress(number, f"{cell.title}: {text}")
 
         try:
-            record, new = _cell(cell, data_root, (out, folder), device, tell)
+            found, new = _cell(cell, data_root, (out, folder), device, tell)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(f"stopped at {cell.title} ({number} of {len(cells)} done); nothing is lost") from None
-        made.append(record)
-        if on_record:
-            on_record(record, new)
+        made += found
+        for record in found:
+            if on_record:
+                on_record(record, new)
     return made
 
 
@@ -222,8 +232,9 @@ def _check(cell: Cell, out: Path, folder: Path, coming: Collection[Path]) -> Non
     for below, config in cell.trainings().values():
         if any((out / below / name).exists() for name in (checkpoint.CARD, checkpoint.STATE)):
             _check_settings(out / below, config)
-    if cell.record(folder).exists():
-        records.read(cell.record(folder))
+    for path in cell.records(folder).values():
+        if path.exists():
+            records.read(path)
 
 
 def _check_settings(run: Path, config: Config) -> None:
@@ -238,18 +249,18 @@ def _check_settings(run: Path, config: Config) -> None:
 
 def _cell(
     cell: Cell, data_root: str | Path, places: tuple[Path, Path], device: str, tell: Callable[[str], None]
-) -> tuple[Record, bool]:
-    """The record of a cell, and whether it is new."""
+) -> tuple[list[Record], bool]:
+    """The records of a cell, and whether they are new."""
     out, folder = places
     trainings = cell.trainings()
     cards = [_trained(out / below, config, data_root, device, tell) for below, config in trainings.values()]
     weights = tuple(card.weights_sha256 for card in cards)
-    path = cell.record(folder)
-    if path.exists():
-        known = records.read(path)
-        done = {report["postprocessing"] for report in known.variants.values()}
-        if known.weights_sha256 == weights and done == {"none", postprocess.describe()}:
-            return known, False
+    paths = cell.records(folder)
+    known = [records.read(path) for path in paths.values() if path.exists()]
+    done = {report["postprocessing"] for one in known for report in one.variants.values()}
+    same = {one.weights_sha256 for one in known} == {weights}
+    if len(known) == len(paths) and same and done == {"none", postprocess.describe()}:
+        return known, False
     first, config = trainings[min(trainings)]
     pattern = out / (first if 0 in trainings else first.with_name("fold{fold}"))
     reports = scoring.variants(
@@ -262,27 +273,31 @@ def _cell(
     )
     default = "flips" if config.inference.flips else "plain"
     data = config.data.model_copy(update={"protocols": cell.sources})
-    record = Record(
-        name=config.name,
-        protocol=cell.protocol,
-        split=cell.split,
-        sources=cell.sources,
-        seed=cell.seed,
-        config=config.model_copy(update={"data": data}).model_dump(mode="json"),
-        parameters=cards[0].parameters,
-        steps=sum(card.training["steps"] for card in cards),
-        seconds=sum(card.training["seconds"] for card in cards),
-        device=cards[0].training["device"],
-        weights_sha256=weights,
-        learnt_from=cards[0].training.get("learnt_from", []),
-        log=checkpoint.read_log(out / first),
-        default=default,
-        variants={name: records.stored(report, images=name == default) for name, report in reports.items()},
-    )
-    io.make_folder(path.parent)
-    io.write_text(path, record.to_json())
-    scoring.keep(reports[default], pattern)  # with its curves, for the viewer
-    return record, True
+    made = []
+    for target, path in paths.items():
+        scored = {name: found[target] for name, found in reports.items()}
+        record = Record(
+            name=config.name,
+            protocol=cell.protocol,
+            split=cell.split,
+            sources=cell.sources,
+            seed=cell.seed,
+            config=config.model_copy(update={"data": data}).model_dump(mode="json"),
+            parameters=cards[0].parameters,
+            steps=sum(card.training["steps"] for card in cards),
+            seconds=sum(card.training["seconds"] for card in cards),
+            device=cards[0].training["device"],
+            weights_sha256=weights,
+            learnt_from=cards[0].training.get("learnt_from", []),
+            log=checkpoint.read_log(out / first),
+            default=default,
+            variants={name: records.stored(report, images=name == default) for name, report in scored.items()},
+        )
+        io.make_folder(path.parent)
+        io.write_text(path, record.to_json())
+        scoring.keep(scored[default], pattern)  # with its curves, for the viewer
+        made.append(record)
+    return made, True
 
 
 def _trained(run: Path, config: Config, data_root: str | Path, device: str, tell: Callable[[str], None]) -> Card:

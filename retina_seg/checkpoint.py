@@ -177,7 +177,9 @@ class RunLog:
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             if self.entries:
-                writer = csv.DictWriter(file, fieldnames=list(self.entries[0]))
+                writer = csv.DictWriter(
+                    file, fieldnames=list(dict.fromkeys(key for one in self.entries for key in one))
+                )
                 writer.writeheader()
                 writer.writerows(self.entries)
 

@@ -170,7 +170,9 @@ def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="Packaged model or run folder.")],
     protocol: Annotated[str, typer.Option(help="For example drive; an unknown name lists all.")],
     data_root: DataRoot = Path("data"),
-    json: Annotated[Path | None, typer.Option(help="Write the whole report here.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the whole report here; of several targets, each with its name added.")
+    ] = None,
     save_predictions: Annotated[Path | None, typer.Option(help="Folder for masks and probabilities.")] = None,
     device: Device = "auto",
     flips: Flips = None,
@@ -180,15 +182,15 @@ def evaluate(
 ) -> None:
     """Score a model on a published protocol, inside the field of view, with 95 % intervals.
 
-    The report of a run is kept in its folder: reports/PROTOCOL.json.
+    Every target of the protocol that the model finds has a report; those of a run are kept in its folder:
+    reports/PROTOCOL.json, or PROTOCOL-TARGET.json where the protocol has several targets.
 
     Example: `retina-seg evaluate vessels-drive --protocol drive --data-root data --json drive.json`
     """
     from retina_seg import io, scoring
-    from retina_seg.scores import TABLE_COLUMNS, table_rows
 
     with terminal.bar("photographs", None) as advance:
-        report = scoring.score(
+        reports = scoring.score(
             model,
             protocol,
             data_root,
@@ -198,22 +200,18 @@ def evaluate(
             save_to=save_predictions,
             progress=lambda done, total: advance(done, total=total),
         )
-    title = (
-        f"{report.model} on {report.protocol} ({report.split}, {report.n_images} images, {report.annotator}), "
-        f"threshold {report.threshold:.4g} from {report.threshold_source}, post-processing: {report.postprocessing}"
-    )
-    terminal.table(TABLE_COLUMNS, table_rows(report), title=title)
-    for warning in report.warnings:
-        terminal.errors.print(f"[yellow]note[/]: {terminal.plain(warning)}", soft_wrap=True, highlight=False)
-    if json is not None:
-        io.write_text(json, report.to_json())
-        terminal.files([json])
-    try:
-        kept = scoring.keep(report, model)
-    except UserError as error:  # somebody else's run: the scores stand all the same
-        terminal.errors.print(f"[yellow]note[/]: {terminal.plain(error)}", soft_wrap=True, highlight=False)
-    else:
-        terminal.files([kept] if kept else [])
+    for target, report in reports.items():
+        terminal.report(report)
+        if json is not None:
+            path = json if len(reports) == 1 else json.with_stem(f"{json.stem}-{target}")
+            io.write_text(path, report.to_json())
+            terminal.files([path])
+        try:
+            kept = scoring.keep(report, model)
+        except UserError as error:  # somebody else's run: the scores stand all the same
+            terminal.note(str(error))
+        else:
+            terminal.files([kept] if kept else [])
 
 
 @app.command()

@@ -79,6 +79,7 @@ class StageConfig(_Strict):
     steps: int = Field(ge=1)
     batch_size: int | None = Field(default=None, ge=1)
     patch_size: PatchSize | None = None
+    on_target: float | None = Field(default=None, ge=0, le=1)
     augment: str | None = None
     loss: str | None = None
     learning_rate: float | None = Field(default=None, gt=0)
@@ -98,6 +99,7 @@ class TrainingConfig(_Strict):
     batch_size: int = Field(2, ge=1, description="patches a process and forward pass")
     accumulate: int = Field(1, ge=1, description="forward passes a step")
     patch_size: PatchSize = Field(512, description="side of a patch, px, or image for whole photographs")
+    on_target: float = Field(0, ge=0, le=1, description="share of patches cut around something marked")
     augment: str = "standard"
     loss: str = "bce"
     optimiser: Literal["adamw", "adam", "rmsprop", "momentum", "sgd"] = "adamw"

@@ -315,7 +315,7 @@ def predict_probability(
     `flips` averages the probabilities of the four flips. Images of more than WHOLE_IMAGE_PIXELS are covered by
     windows of `window` pixels that overlap by a quarter and are blended with Gaussian weights.
     """
-    batch = torch.from_numpy(np.ascontiguousarray(image))[None]  # (1, C, h, w)
+    batch = torch.from_numpy(image)[None]  # (1, C, h, w)
     variants = FLIPS if flips else FLIPS[:1]
     probs = [torch.flip(_probability(net, torch.flip(batch, axes), device, window), axes) for axes in variants]
     return (sum(probs[1:], probs[0]) / len(probs))[0].numpy()

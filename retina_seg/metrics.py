@@ -12,7 +12,8 @@ Undefined is NaN, never 0 or 1. Where the truth marks nothing, AUC, AP, Dice, Io
     are undefined; a prediction that marks nothing where the truth does is wrong, not undefined (Dice 0).
 Errors are ValueError (shapes, range) and TypeError (kind of array): mistakes of a program, not of its user.
 
-What pools exactly is kept in `Counts` (integers that add up) and `Tally` (everything the other metrics need).
+What pools exactly is kept in `Counts` (integers that add up), `Ranking` (for AUC and AP) and `Tally` (everything the
+other metrics need).
 """
 
 import heapq
@@ -257,6 +258,81 @@ def best_threshold(prob: npt.ArrayLike, truth: npt.ArrayLike, fov: Fov = None) -
     return float(scores[best]), float(curve[best])
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """All that AUC and AP depend on: how many pixels share each score.
+
+    Attributes
+    ----------
+    levels : distinct scores (n,), ascending; of a coarse ranking whole numbers that ascend with the score.
+    counts : int64 (2, n), unmarked [0] and marked [1] pixels: a histogram for `auc_from_histogram`,
+        `ap_from_histogram` and `binning_error`.
+    """
+
+    levels: Array
+    counts: Array
+
+
+def ranking(prob: npt.ArrayLike, truth: npt.ArrayLike, fov: Fov = None, *, coarse: bool = False) -> Ranking:
+    """The ranking of an image's pixels, exact unless `coarse`.
+
+    A coarse one ties scores whose odds differ by less than 1 in 10,000 (2^-13), which keeps images of many
+    megapixels small; `binning_error` of its counts bounds what that changes.
+    """
+    values, target = _scored(prob, truth, fov)
+    if coarse:
+        counts = np.bincount(_odds_level(values) + (_TOP_LEVEL + 1) * target, minlength=2 * (_TOP_LEVEL + 1))
+        counts = counts.reshape(2, -1)
+        levels = np.flatnonzero(counts.any(axis=0))
+        return Ranking(levels, counts[:, levels])
+    levels, place = np.unique(values, return_inverse=True)
+    return Ranking(levels, np.stack([np.bincount(place[part], minlength=levels.size) for part in (~target, target)]))
+
+
+def merged(rankings: Sequence[Ranking]) -> Ranking:
+    """The ranking of the pixels of several images, all exact or all coarse."""
+    levels, place = np.unique(np.concatenate([one.levels for one in rankings]), return_inverse=True)
+    counts = np.concatenate([one.counts for one in rankings], axis=1)
+    total = np.zeros((2, levels.size), dtype=np.int64)
+    for row, given in zip(total, counts, strict=True):
+        np.add.at(row, place, given)
+    return Ranking(levels, total)
+
+
+class RankingPool:
+    """The ranking of more and more images, all exact or all coarse, without the images."""
+
+    def __init__(self) -> None:
+        self._parts: list[Ranking] = []
+
+    def add(self, ranking: Ranking) -> None:
+        """One image more."""
+        self._parts.append(ranking)
+        if sum(part.levels.size for part in self._parts[1:]) > _PENDING_LEVELS:
+            self._parts = [merged(self._parts)]
+
+    @property
+    def ranking(self) -> Ranking:
+        """Of the pixels of all images so far."""
+        if len(self._parts) > 1:
+            self._parts = [merged(self._parts)]
+        return self._parts[0]
+
+
+_PENDING_LEVELS = 2**24  # merged when there are more: a quarter of a gigabyte
+_DROPPED_BITS = 10  # of the 23 of a float's mantissa
+_HALF_LEVEL = int(np.float32(0.5).view(np.int32)) >> _DROPPED_BITS
+_TOP_LEVEL = 2 * _HALF_LEVEL
+
+
+def _odds_level(values: Array) -> Array:
+    """Whole number in [0, _TOP_LEVEL] that ascends with the score: its leading bits, above .5 those of 1 - score."""
+    scores = np.abs(values, dtype=np.float32)
+    above = scores > 0.5
+    level = np.where(above, 1 - scores, scores).view(np.int32) >> _DROPPED_BITS
+    return np.where(above, _TOP_LEVEL - level, level)
+
+
 def _bin(values: Array, bins: int) -> Array:
     """Index of the bin of each value: [k / bins, (k + 1) / bins), the last one closed."""
     return np.minimum((values * values.dtype.type(bins)).astype(np.int64), bins - 1)
@@ -280,7 +356,7 @@ def ap_from_histogram(histogram: Array) -> float:
     """Average precision with all pixels of a bin tied; off by at most `binning_error(histogram)[1]`."""
     unmarked, marked = histogram[:, ::-1]
     tp, fp = np.cumsum(marked), np.cumsum(unmarked)
-    return _ratio(float(np.sum(marked * (tp / np.maximum(tp + fp, 1)))), float(tp[-1]))
+    return _ratio(float(np.sum(marked * (tp / np.maximum(tp + fp, 1)))), float(marked.sum()))
 
 
 def binning_error(histogram: Array) -> tuple[float, float]:
@@ -291,11 +367,11 @@ def binning_error(histogram: Array) -> tuple[float, float]:
     """
     unmarked, marked = histogram[:, ::-1]
     tp, fp = np.cumsum(marked), np.cumsum(unmarked)
-    pairs = float(tp[-1]) * float(fp[-1])
+    pairs = float(marked.sum()) * float(unmarked.sum())
     auc_bound = _ratio(0.5 * float(unmarked @ marked), pairs)
     highest = tp / np.maximum(tp + (fp - unmarked), 1)
     lowest = (tp - marked) / np.maximum(tp - marked + fp, 1)
-    return auc_bound, _ratio(float(np.sum(marked * (highest - lowest))), float(tp[-1]))
+    return auc_bound, _ratio(float(np.sum(marked * (highest - lowest))), float(marked.sum()))
 
 
 def best_threshold_from_histogram(histogram: Array) -> tuple[float, float]:
@@ -422,6 +498,15 @@ class Tally:
     calibration: Array  # float (3, ECE_BINS), see calibration_bins
     squared_error: Array  # float (1,)
 
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(**{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)})
+
+    def counts_at(self, threshold: float) -> Counts:
+        """Counts at another threshold, exact where it is a multiple of 1 / HISTOGRAM_BINS."""
+        edge = math.ceil(threshold * HISTOGRAM_BINS)
+        (tn, fn), (fp, tp) = self.histogram[:, :edge].sum(axis=1), self.histogram[:, edge:].sum(axis=1)
+        return Counts(int(tp), int(fp), int(fn), int(tn))
+
     def metrics(self) -> dict[str, float]:
         """All MASK_METRICS and PROB_METRICS; auc and ap are binned, within `binning_error` of exact."""
         values = mask_metrics(self.counts, self.skeleton)
@@ -431,12 +516,15 @@ class Tally:
         return values
 
 
-def tally(prob: Array, truth: Array, fov: Array | None, threshold: float) -> Tally:
-    """Tally of one image: prob float (H, W), truth and fov bool (H, W); marked is `prob >= threshold`."""
+def tally(prob: Array, truth: Array, fov: Array | None, threshold: float, *, centrelines: bool = True) -> Tally:
+    """Tally of one image: prob float (H, W), truth and fov bool (H, W); marked is `prob >= threshold`.
+
+    Without `centrelines` clDice is undefined: it takes long on large images and says nothing of what is not a line.
+    """
     mask = prob >= threshold
     return Tally(
         counts=np.array(astuple(confusion_counts(mask, truth, fov)), dtype=np.int64),
-        skeleton=skeleton_counts(mask, truth, fov),
+        skeleton=skeleton_counts(mask, truth, fov) if centrelines else np.zeros(4, dtype=np.int64),
         histogram=score_histogram(prob, truth, fov),
         calibration=calibration_bins(prob, truth, fov),
         squared_error=np.array([_squared_error(*_scored(prob, truth, fov))]),

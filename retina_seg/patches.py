@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -36,15 +37,18 @@ class _Source:
     """A photograph as patches are cut from it, channels last.
 
     `image` float32 (h, w, C); `labels`: target and field of view, uint8 together where the target is bool, else
-    float32 (h, w, K) and uint8 (h, w, 1); `box`: first and last row, first and last column of the field of view.
+    float32 (h, w, K) and uint8 (h, w, 1); `box`: first and last row, first and last column of the field of view;
+    `pieces`: for each target its connected pieces, each the indices into the flattened (h, w) of its pixels, where
+    they were asked for.
     """
 
     image: NDArray[np.float32]
     labels: tuple[NDArray[np.uint8] | NDArray[np.float32], ...]
     box: tuple[int, int, int, int]
+    pieces: tuple[list[NDArray[np.int64]], ...] = ()
 
     @classmethod
-    def of(cls, given: TrainingImage) -> "_Source":
+    def of(cls, given: TrainingImage, *, pieces: bool = False) -> "_Source":
         rows, columns = (np.flatnonzero(given.fov.any(axis=axis)) for axis in (1, 0))
         hard = given.target.dtype == np.bool_
         parts = [np.concatenate([given.target, given.fov[None]])] if hard else [given.target, given.fov[None]]
@@ -52,7 +56,17 @@ class _Source:
             _channels_last(given.image),
             tuple(_channels_last(part.astype(np.uint8) if part.dtype == np.bool_ else part) for part in parts),
             (int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])),
+            tuple(_pieces((target >= 0.5) & given.fov) for target in given.target) if pieces else (),
         )
+
+
+def _pieces(mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    """The 8-connected pieces of `mask` (h, w), each as the indices of its pixels in the flattened mask."""
+    labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1].ravel()
+    pixels = np.flatnonzero(labels)
+    pixels = pixels[np.argsort(labels[pixels], kind="stable")]
+    ends = np.cumsum(np.bincount(labels[pixels])[1:]) if pixels.size else np.empty(0, np.int64)
+    return np.split(pixels, ends[:-1]) if pixels.size else []
 
 
 class PatchDataset(Dataset[dict[str, torch.Tensor]]):
@@ -67,6 +81,9 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
     size : side of the patch, px; "image" for whole photographs, all of them once before any comes again.
     augment : name in augment.PIPELINES.
     length : number of patches of the whole training.
+    on_target : share of the patches that are cut around something marked, for targets that most patches would miss:
+        first a target is drawn, of those that occur at all, then a photograph that shows it, then one of its pieces,
+        so that small lesions come as often as large ones. The others are uniform over the field of view.
     """
 
     def __init__(
@@ -77,10 +94,18 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
         augment: str,
         length: int,
         seed: int,
+        on_target: float = 0.0,
     ) -> None:
         if not images:
             raise UserError("there are no training images: check data.protocols and data.fit")
-        self.images = [_Source.of(image) for image in images]
+        if on_target and size == "image":
+            raise UserError("training.on_target places patches: give training.patch_size a number of pixels, not image")
+        self.images = [_Source.of(image, pieces=on_target > 0) for image in images]
+        shown = {k: [one for one in self.images if one.pieces and one.pieces[k]] for k in range(len(images[0].target))}
+        self._showing = [(k, sources) for k, sources in shown.items() if sources]
+        self._on_target = on_target
+        if on_target and not self._showing:
+            raise UserError("training.on_target: nothing is marked in the training images")
         self.whole = size == "image"
         longest = max(max(image.fov.shape) for image in images)
         self.size = longest + -longest % _WHOLE_MULTIPLE if size == "image" else size
@@ -100,12 +125,24 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
             source = self.images[order[place]]
             height, width = source.image.shape[:2]
             centre = height // 2, width // 2
+        elif self._on_target and rng.random() < self._on_target:
+            source, centre = self._around_a_piece(rng)
         else:
             source = self.images[rng.integers(len(self.images))]
             centre = self._centre(source.box, rng)
         image, labels = self._augmenter(source.image, source.labels, centre, int(rng.integers(2**32)))
         truth = torch.cat([_channels_first(label) for label in labels])
         return {"image": _channels_first(image), "target": truth[:-1], "fov": truth[-1:]}
+
+    def _around_a_piece(self, rng: np.random.Generator) -> tuple[_Source, tuple[int, int]]:
+        """A photograph, and a patch centre up to a quarter of a side away from a pixel that is marked in it."""
+        target, sources = self._showing[rng.integers(len(self._showing))]
+        source = sources[rng.integers(len(sources))]
+        pieces = source.pieces[target]
+        piece = pieces[rng.integers(len(pieces))]
+        y, x = divmod(int(piece[rng.integers(len(piece))]), source.image.shape[1])
+        away = rng.integers(-(self.size // 4), self.size // 4 + 1, 2)
+        return source, (y + int(away[0]), x + int(away[1]))
 
     def _centre(self, box: tuple[int, int, int, int], rng: np.random.Generator) -> tuple[int, int]:
         """A patch centre, uniform in the box where the patch stays over the field of view as far as it can."""

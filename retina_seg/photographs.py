@@ -22,14 +22,26 @@ from retina_seg.preprocess import Prepared, Preprocess
 class Photograph:
     """A photograph for training and validation.
 
-    `truth` bool (K, H, W) and `fov` bool (H, W) are at the photograph's own size, `prepared` is what the network
-    reads.
+    `prepared` is what the network reads. Truth and field of view at the photograph's own size are held as `bits`,
+    uint8 (K + 1, H, ceil(W / 8)), the field of view last: five annotations of 12 megapixels are 8 MB then, not 61.
     """
 
     row: Row
     prepared: Prepared
-    truth: NDArray[np.bool_]
-    fov: NDArray[np.bool_]
+    bits: NDArray[np.uint8]
+
+    @property
+    def truth(self) -> NDArray[np.bool_]:
+        """The annotations bool (K, H, W), unpacked anew each time."""
+        return self._unpacked(self.bits[:-1])
+
+    @property
+    def fov(self) -> NDArray[np.bool_]:
+        """The field of view bool (H, W), unpacked anew each time."""
+        return self._unpacked(self.bits[-1])
+
+    def _unpacked(self, bits: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        return np.unpackbits(bits, axis=-1, count=self.prepared.geometry.width).view(np.bool_)
 
     def for_patches(self) -> TrainingImage:
         """Image, truth and field of view on the network's grid."""
@@ -63,8 +75,8 @@ def load_photograph(row: Row, data_root: str | Path, targets: Sequence[str], set
             f"{row.key} has no annotation of {', '.join(missing)}: it has {', '.join(sample.targets) or 'none'}"
         )
     fov = find_fov(sample.image) if sample.fov is None else sample.fov
-    truth = np.stack([sample.targets[target] for target in targets])
-    return Photograph(row, preprocess.apply(sample.image, fov, settings), truth, fov)
+    bits = np.stack([np.packbits(mask, axis=-1) for mask in (*(sample.targets[target] for target in targets), fov)])
+    return Photograph(row, preprocess.apply(sample.image, fov, settings), bits)
 
 
 def drawn_image(number: int, targets: Sequence[str], settings: Preprocess) -> TrainingImage:

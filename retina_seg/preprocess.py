@@ -81,7 +81,8 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the network reads: `image` float32 (C, h, w), `fov` bool (h, w), and the way back."""
+    """What the network reads: `image` float32 (C, h, w), channels last in memory, `fov` bool (h, w), and the way
+    back."""
 
     image: NDArray[np.float32]
     fov: NDArray[np.bool_]
@@ -116,8 +117,8 @@ def apply(image: NDArray[np.uint8], fov: NDArray[np.bool_], settings: Preprocess
     array = _channels(crop, settings)  # (h, w, C)
     pixels = array[inside]
     mean, sd = pixels.mean(axis=0, dtype=np.float64), pixels.std(axis=0, dtype=np.float64)
-    array = (array - mean) / np.maximum(sd, 1e-3) * inside[..., None]
-    return Prepared(np.ascontiguousarray(array.transpose(2, 0, 1), dtype=np.float32), inside, geometry)
+    array = ((array - mean) / np.maximum(sd, 1e-3) * inside[..., None]).astype(np.float32)
+    return Prepared(array.transpose(2, 0, 1), inside, geometry)
 
 
 def plan(fov: NDArray[np.bool_], settings: Preprocess) -> Geometry:

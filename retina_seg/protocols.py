@@ -28,7 +28,8 @@ class EvaluationProtocol:
     column : split column of the manifest; "" scores every image of the sets.
     folds : number of folds, 0 for none. Fold k has the column `<column>/k`; one model per fold is scored on
         that fold's test images, and the pixels of all folds are pooled.
-    target, second_observer : names of the reference annotation and of the human scored beside the model.
+    targets : names of the reference annotations; a model is scored by those of them that it finds.
+    second_observer : name of the annotation of the human scored beside the model, where there is one.
     annotator : who made the reference, in words.
     note : what must be said beside the number.
     """
@@ -36,7 +37,7 @@ class EvaluationProtocol:
     datasets: tuple[str, ...]
     column: str
     folds: int = 0
-    target: str = "vessels"
+    targets: tuple[str, ...] = ("vessels",)
     second_observer: str = "vessels_observer2"
     annotator: str = "observer 1"
     note: str = ""
@@ -56,6 +57,13 @@ PROTOCOLS: dict[str, EvaluationProtocol] = {
         note="children 04 and 11 are on both sides of the published split: training and test in folds 2 and 4, "
         "validation and test in folds 1 and 3",
     ),
+    "idrid": EvaluationProtocol(
+        ("idrid_seg",),
+        "idrid",
+        targets=(*datasets.LESIONS, "disc"),
+        second_observer="",
+        annotator="the release's masks",
+    ),
     "cross-drive": EvaluationProtocol(("drive",), "", annotator="observer 1 (1st_manual)", note=_UNSEEN),
     "cross-stare": EvaluationProtocol(("stare",), "", annotator="observer 1 (ah)", note=_UNSEEN),
     "cross-chase": EvaluationProtocol(("chase_db1",), "", annotator="observer 1 (1stHO)", note=_UNSEEN),
@@ -67,6 +75,12 @@ def find(name: str) -> EvaluationProtocol:
     if name not in PROTOCOLS:
         raise UserError(f"unknown protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def report_name(name: str, target: str) -> str:
+    """What the scores of one target by the protocol are called: "drive", but "idrid-disc" where it has several."""
+    known = PROTOCOLS.get(name)
+    return f"{name}-{target}" if known is not None and len(known.targets) > 1 else name
 
 
 def columns(name: str) -> dict[int, str]:

@@ -69,6 +69,16 @@ class Record:
         return self.variants[self.default]
 
     @property
+    def target(self) -> str:
+        """What is scored."""
+        return str(self.report["target"])
+
+    @property
+    def scored_as(self) -> str:
+        """The protocol, with the target where it has several (`protocols.report_name`)."""
+        return protocols.report_name(self.protocol, self.target)
+
+    @property
     def crossed(self) -> bool:
         """Whether all images of a set are scored, none of which was learnt from."""
         return not protocols.find(self.protocol).column
@@ -81,7 +91,8 @@ class Record:
     @property
     def title(self) -> str:
         """For people, in a line."""
-        return title_of(self.name, self.sources, self.protocol, self.split, self.seed)
+        text = title_of(self.name, self.sources, self.protocol, self.split, self.seed)
+        return text if self.scored_as == self.protocol else f"{text}, {self.target.replace('_', ' ')}"
 
     @property
     def schedule(self) -> str:
@@ -98,7 +109,7 @@ class Record:
 
     def path(self, folder: Path) -> Path:
         """Its file below the folder of records."""
-        return path_of(folder / self.name, self.sources, self.protocol, self.split, self.seed)
+        return path_of(folder / self.name, self.sources, self.protocol, self.target, self.split, self.seed)
 
     def to_json(self) -> str:
         """Strict JSON text with a line for each group of scores and each image."""
@@ -116,9 +127,10 @@ def title_of(name: str, sources: Sequence[str], protocol: str, split: str, seed:
     return f"{name}{sources_in_words(sources, protocol)} on {where}, seed {seed}"
 
 
-def path_of(folder: Path, sources: Sequence[str], protocol: str, split: str, seed: int) -> Path:
-    """Where a record is kept in its configuration's folder: <protocol>-seed<k>.json."""
-    where = protocol if tuple(sources) == (protocol,) else f"{'+'.join(sources)}-on-{protocol}"
+def path_of(folder: Path, sources: Sequence[str], protocol: str, target: str, split: str, seed: int) -> Path:
+    """Where a record is kept in its configuration's folder: <protocol>[-<target>][-val]-seed<k>.json."""
+    scored = protocols.report_name(protocol, target)
+    where = scored if tuple(sources) == (protocol,) else f"{'+'.join(sources)}-on-{scored}"
     return folder / f"{where}{'' if split == 'test' else f'-{split}'}-seed{seed}.json"
 
 
@@ -132,7 +144,7 @@ def stored(report: Report, *, images: bool) -> dict[str, Any]:
     del plain["curves"]
     if not images:
         empty: dict[str, Any] = {
-            name: {} for name in ("ci95_per_image_mean", "undefined", "at_half", "oracle", "provenance")
+            name: {} for name in ("ci95_per_image_mean", "undefined", "at_half", "oracle", "provenance", "further")
         }
         return {**plain, **empty, "per_image": [], "per_fold": [], "warnings": [], "second_observer": None}
     hashes = ("label_sha256", "fov_sha256")

@@ -15,15 +15,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retina_seg import io, protocols
+from retina_seg.datasets import LESIONS
 from retina_seg.errors import UserError
 from retina_seg.records import VARIANTS, Record, changes, read_all
-from retina_seg.scores import METRICS, compare
+from retina_seg.scores import METRICS, TITLES, compare, headline
 
 INTRODUCTION, TABLE, FLAT = "introduction.md", "results.csv", "results.json"
 ENOUGH_SEEDS = 3
 ABLATION, ABLATION_REFERENCE = "ablation-", "ablation-reference"
-_COLUMNS = ("auc", "ap", "dice", "sensitivity", "specificity", "accuracy", "mcc", "cldice")
-_TITLES = {"auc": "AUC", "ap": "AP", "dice": "Dice", "mcc": "MCC", "cldice": "clDice"}
+# The metrics of a table, the third with its interval.
+_COLUMNS = {
+    "vessels": ("auc", "ap", "dice", "sensitivity", "specificity", "accuracy", "mcc", "cldice"),
+    "disc": ("auc", "dice", "iou", "sensitivity", "precision"),
+}
+_LESION_COLUMNS = ("auc", "dice", "ap", "iou", "sensitivity", "precision")
 _DASH = "–"
 
 
@@ -32,7 +37,7 @@ _DASH = "–"
 
 @dataclass(frozen=True)
 class Group:
-    """The records of one configuration by one protocol: they differ in the seed only."""
+    """The records of one configuration and target by one protocol: they differ in the seed only."""
 
     records: tuple[Record, ...]
 
@@ -46,6 +51,11 @@ class Group:
         """The configuration's name, marked where there are too few seeds for a claim."""
         joined = "" if self.first.crossed else self.first.learnt
         return self.first.name + joined + self.marks
+
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The two metrics that say most; groups are ranked by the first."""
+        return headline(self.first.target)
 
     @property
     def marks(self) -> str:
@@ -79,16 +89,16 @@ def grouped(records: Iterable[Record]) -> list[Group]:
         same images, annotations and fields of view: their scores must not be averaged or compared.
     """
     found: dict[tuple[Any, ...], list[Record]] = {}
-    scored: dict[tuple[str, str], Record] = {}
+    scored: dict[tuple[str, ...], Record] = {}
     for record in sorted(records, key=lambda one: (one.name, one.seed)):
-        group = found.setdefault((record.name, record.sources, record.protocol, record.split), [])
+        group = found.setdefault((record.name, record.sources, record.scored_as, record.split), [])
         if group and (changed := changes({**group[0].config, "seed": 0}, {**record.config, "seed": 0})):
             raise UserError(
                 f"{record.name} by {record.protocol}: seeds {group[0].seed} and {record.seed} were trained with "
                 f"different settings ({changed}): remove the records of one and run the benchmark again"
             )
         group.append(record)
-        other = scored.setdefault((record.protocol, record.split), record)
+        other = scored.setdefault((record.scored_as, record.split), record)
         if other.report["provenance"]["data_sha256"] != record.report["provenance"]["data_sha256"]:
             raise UserError(
                 f"{other.name} and {record.name} were not scored on the same images, annotations and fields of view "
@@ -133,7 +143,10 @@ def _over_seeds(records: Sequence[Record], metric: str) -> dict[str, Any]:
 
 
 class Published(NamedTuple):
-    """A figure from the literature: inside the field of view, its threshold not chosen on test images."""
+    """A figure from the literature: inside the field of view, its threshold not chosen on test images.
+
+    `protocol` is that of `Record.scored_as`.
+    """
 
     protocol: str
     method: str
@@ -147,6 +160,8 @@ class Published(NamedTuple):
     specificity: float = math.nan
     accuracy: float = math.nan
     cldice: float = math.nan
+    iou: float = math.nan
+    precision: float = math.nan
 
     @property
     def title(self) -> str:
@@ -157,6 +172,12 @@ class Published(NamedTuple):
 _RESCORED, _IDIAP = "re-scored from its published weights, pooled", "rerun by Idiap"
 # The human row that is published with these figures (.768) is that of 01L to 10R; on 05L to 14R it is .783.
 _OTHER_SPLIT = "trained on 11L to 14R, tested on 01L to 10R"
+# Microaneurysms, haemorrhages, hard exudates, soft exudates.
+_LESION_FIGURES = (
+    ("best of the challenge, each lesion another", "IDRiD challenge", 0.502, 0.680, 0.885, 0.700),
+    ("L-Seg", "", 0.463, 0.637, 0.795, 0.711),
+    ("PBDA", "", 0.534, 0.715, 0.864, 0.731),
+)
 _OLIVEIRA, _OPENMMLAB = "Oliveira 2018, rotations averaged", "mmsegmentation"
 PUBLISHED = (
     Published("drive", "Little W-Net", "68 k", _RESCORED, 0.8283, 0.9811, 0.8029, 0.915, 0.8475, 0.9710, 0.9553),
@@ -178,6 +199,12 @@ PUBLISHED = (
     Published("drive", "U-Net, best head", "", _OPENMMLAB, 0.7956),
     Published("stare-10", "U-Net, best head", "", _OPENMMLAB, 0.8284),
     Published("chase-20-8", "U-Net, best head", "", _OPENMMLAB, 0.8047),
+    *(
+        Published(f"idrid-{target}", method, "", source, ap=ap)
+        for method, source, *values in _LESION_FIGURES
+        for target, ap in zip(LESIONS, values, strict=True)
+    ),
+    Published("idrid-disc", "best of those compared", "", "would rank second in the challenge", iou=0.9317),
 )
 
 
@@ -222,6 +249,7 @@ def flat(records: Iterable[Record]) -> list[dict[str, Any]]:
                 "training_device": record.device,
                 "learnt_from": "+".join(record.sources),
                 "protocol": record.protocol,
+                "target": record.target,
                 "split": record.split,
                 "seed": record.seed,
                 "variant": name,
@@ -288,13 +316,15 @@ def _by_table(groups: Iterable[Group]) -> list[list[Group]]:
     for group in groups:
         one = group.first
         order = list(protocols.PROTOCOLS).index(one.protocol)
-        tables.setdefault((order, one.split, one.sources if one.crossed else ()), []).append(group)
+        target = protocols.find(one.protocol).targets.index(one.target)
+        tables.setdefault((order, target, one.split, one.sources if one.crossed else ()), []).append(group)
     return [tables[key] for key in sorted(tables)]
 
 
 def _heading(record: Record) -> str:
     learnt = f", learnt{record.learnt}" if record.crossed else ""
-    return f"`{record.protocol}`{learnt}{'' if record.split == 'test' else ', validation images'}"
+    scored = "" if record.scored_as == record.protocol else f", {record.target.replace('_', ' ')}"
+    return f"`{record.protocol}`{scored}{learnt}{'' if record.split == 'test' else ', validation images'}"
 
 
 def _protocol(groups: list[Group], reference: str) -> list[str]:
@@ -306,32 +336,43 @@ def _protocol(groups: list[Group], reference: str) -> list[str]:
 
 
 def _scores(ranked: Sequence[Group]) -> list[str]:
+    shown, frame = _columns(ranked[0]), _frame_columns(ranked[0])
     columns = (
-        *("model", "network", "parameters", "schedule", "seeds", *(_TITLES.get(m, m) for m in _COLUMNS[:3])),
-        *("Dice, 95 %", *(_TITLES.get(m, m) for m in _COLUMNS[3:])),
-        *("AUC, full frame", "Dice, full frame", "minutes"),
+        *("model", "network", "parameters", "schedule", "seeds", *(TITLES[m] for m in shown[:3])),
+        *(f"{TITLES[shown[2]]}, 95 %", *(TITLES[m] for m in shown[3:])),
+        *(*(f"{TITLES[m]}, full frame" for m in frame), "minutes"),
     )
     rows: list[tuple[float, tuple[str, ...]]] = [
-        (math.nan if group.leaked else group.mean("dice"), _score_row(group)) for group in ranked
+        (math.nan if group.leaked else group.mean(group.headline[0]), _score_row(group)) for group in ranked
     ]
     for figure in PUBLISHED:
-        if (figure.protocol, "test") == (ranked[0].first.protocol, ranked[0].first.split):
-            values = [_published(getattr(figure, metric)) for metric in _COLUMNS]
+        if (figure.protocol, "test") == (ranked[0].first.scored_as, ranked[0].first.split):
+            values = [_published(getattr(figure, metric)) for metric in shown]
             head = (figure.title, _DASH, figure.parameters or _DASH, _DASH, _DASH)
-            rows.append((figure.dice, (*head, *values[:3], _DASH, *values[3:], _DASH, _DASH, _DASH)))
+            place = getattr(figure, ranked[0].headline[0])
+            rows.append((place, (*head, *values[:3], _DASH, *values[3:], _DASH, _DASH, _DASH)))
     rows.sort(key=lambda row: -math.inf if math.isnan(row[0]) else row[0], reverse=True)
     return [_caption(ranked), _table(columns, [*_human_rows(ranked), *(row for _, row in rows)]), *_notes(ranked)]
 
 
+def _columns(group: Group) -> tuple[str, ...]:
+    return _COLUMNS.get(group.first.target, _LESION_COLUMNS)
+
+
+def _frame_columns(group: Group) -> tuple[str, str]:
+    """The headline, AUC or AP first, as everywhere in a table."""
+    return tuple(sorted(group.headline, key=_columns(group).index))  # type: ignore[return-value]
+
+
 def _score_row(group: Group) -> tuple[str, ...]:
-    first = group.first
-    values = [_mean_sd(group.values(metric)) for metric in _COLUMNS]
-    edges = np.array([record.report["ci95"]["dice"] for record in group.records], dtype=float).mean(axis=0)
+    first, shown = group.first, _columns(group)
+    values = [_mean_sd(group.values(metric)) for metric in shown]
+    edges = np.array([record.report["ci95"][shown[2]] for record in group.records], dtype=float).mean(axis=0)
     minutes = np.mean([record.seconds for record in group.records]) / 60
     return (
         *(group.title, first.config["model"]["name"], f"{first.parameters:,}", first.schedule),
         *(str(len(group.records)), *values[:3], _interval(edges), *values[3:]),
-        *(_mean_sd(group.values(metric, "full_frame")) for metric in ("auc", "dice")),
+        *(_mean_sd(group.values(metric, "full_frame")) for metric in _frame_columns(group)),
         f"{minutes:.0f} ({'/'.join(sorted({record.device for record in group.records}))})",
     )
 
@@ -341,7 +382,7 @@ def _human_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
     human = groups[0].first.report["second_observer"]
     if human is None:
         return []
-    values = [_number(human["fov"].get(metric)) for metric in _COLUMNS]
+    values = [_number(human["fov"].get(metric)) for metric in _columns(groups[0])]
     interval = _interval(human["ci95"]["dice"])
     head = ("second human observer", *[_DASH] * 4)
     return [(*head, *values[:3], interval, *values[3:], _DASH, _number(human["full_frame"]["dice"]), _DASH)]
@@ -367,18 +408,19 @@ def _notes(groups: Sequence[Group]) -> list[str]:
 
 
 def _variants(ranked: Sequence[Group]) -> list[str]:
-    """Flips x post-processing, Dice and AUC of every configuration."""
+    """Flips x post-processing, the headline of every configuration."""
     rows = []
     for group in ranked:
-        cells = [_dice_auc(group, name) + (" *" if name == group.first.default else "") for name in VARIANTS]
+        cells = [_two(group, name) + (" *" if name == group.first.default else "") for name in VARIANTS]
         rows.append((group.title, *cells))
     done = dict.fromkeys(
         report["postprocessing"] for group in ranked for record in group.records for report in record.variants.values()
     )
     words = "; ".join(text for text in done if text != "none")
+    two = " / ".join(TITLES[metric] for metric in ranked[0].headline)
     text = (
-        f"Flips and post-processing, Dice / AUC, same images and thresholds; * as in the table above. Post-processing: "
-        f"{words}, so that its AUC is that of the altered map."
+        f"Flips and post-processing, {two}, same images and thresholds; * as in the table above. Post-processing: "
+        f"{words}, so that its AUC and AP are those of the altered map."
     )
     return [text, _table(("model", *VARIANTS.values()), rows)]
 
@@ -390,18 +432,19 @@ def _comparisons(ranked: Sequence[Group], reference: Group, *, chosen: bool) -> 
     ]
     if not rows:
         return []
-    how = ", the highest Dice on these very images, which favours it" if chosen else ""
+    first, second = (TITLES[metric] for metric in reference.headline)
+    how = f", the highest {first} on these very images, which favours it" if chosen else ""
     text = (
         f"Each minus {reference.title}{how}: image means, averaged over the seeds that both have; 95 % interval and "
         "two-sided p by a paired bootstrap over subjects, not corrected for the number of rows."
     )
-    return [text, _table(("model", "Dice", "p", "AUC", "p"), rows)]
+    return [text, _table(("model", first, "p", second, "p"), rows)]
 
 
 def _differences(group: Group, reference: Group) -> tuple[str, ...]:
-    """Difference with interval, and p, of Dice and AUC."""
+    """Difference with interval, and p, of the two metrics of the headline."""
     cells: list[str] = []
-    for metric in ("dice", "auc"):
+    for metric in group.headline:
         found = paired(group, reference, metric)
         if found is None:
             cells += ["no seed in common", _DASH]
@@ -449,10 +492,10 @@ brackets, for comparison, the test images of the set that was learnt from."""
 
 def _cross_cell(mine: Mapping[tuple[tuple[str, ...], str], Group], sources: tuple[str, ...], target: str) -> str:
     if group := mine.get((sources, target)):
-        return _dice_auc(group) + (" ‡" if group.leaked else "")
+        return _two(group) + (" ‡" if group.leaked else "")
     own = mine.get((sources, sources[0]))
     same = protocols.find(sources[0]).datasets == protocols.find(target).datasets
-    return f"({_dice_auc(own)})" if own and same else _DASH
+    return f"({_two(own)})" if own and same else _DASH
 
 
 def _figure_row(figure: Published, targets: Sequence[str]) -> tuple[str, ...]:
@@ -466,9 +509,9 @@ def _human_dice(group: Group) -> str:
     return f"{_number(human['fov']['dice'])} / {_DASH}" if human else _DASH
 
 
-def _dice_auc(group: Group, variant: str = "") -> str:
-    dice, auc = (group.values(metric, variant=variant) for metric in ("dice", "auc"))
-    return f"{_mean_sd(dice)} / {_mean_sd(auc)}"
+def _two(group: Group, variant: str = "") -> str:
+    """The headline: of vessels Dice / AUC."""
+    return " / ".join(_mean_sd(group.values(metric, variant=variant)) for metric in group.headline)
 
 
 def _ablations(groups: Sequence[Group]) -> list[str]:
@@ -478,11 +521,12 @@ def _ablations(groups: Sequence[Group]) -> list[str]:
     for group in _best_first(groups):
         own = group is reference or reference is None
         configs = [{**one.first.config, "name": "", "seed": 0} for one in (reference or group, group)]
-        dice, p_dice, auc, p_auc = [_DASH] * 4 if own or reference is None else _differences(group, reference)
-        scored = [_mean_sd(group.values(metric)) for metric in ("dice", "auc")]
+        a, p_a, b, p_b = [_DASH] * 4 if own or reference is None else _differences(group, reference)
+        scored = [_mean_sd(group.values(metric)) for metric in group.headline]
         head = (group.title, changes(*configs) or _DASH, f"{group.first.parameters:,}", group.first.schedule)
-        rows.append((*head, str(len(group.records)), scored[0], dice, p_dice, scored[1], auc, p_auc))
-    columns = ("model", "what differs", "parameters", "schedule", "seeds", "Dice", "Δ Dice", "p", "AUC", "Δ AUC", "p")
+        rows.append((*head, str(len(group.records)), scored[0], a, p_a, scored[1], b, p_b))
+    one, two = (TITLES[metric] for metric in groups[0].headline)
+    columns = ("model", "what differs", "parameters", "schedule", "seeds", one, f"Δ {one}", "p", two, f"Δ {two}", "p")
     missing = "" if reference else ", which has no record here"
     text = (
         f"Δ: each minus `{ABLATION_REFERENCE}`{missing}: image means, averaged over the seeds that both have; "
@@ -492,8 +536,13 @@ def _ablations(groups: Sequence[Group]) -> list[str]:
 
 
 def _best_first(groups: Iterable[Group]) -> list[Group]:
-    """By mean Dice; undefined ones and those that have seen what they are scored on last."""
-    return sorted(groups, key=lambda one: (one.leaked, math.isnan(one.mean("dice")), -one.mean("dice")))
+    """By the mean of the headline; undefined ones and those that have seen what they are scored on last."""
+
+    def place(group: Group) -> tuple[bool, bool, float]:
+        score = group.mean(group.headline[0])
+        return group.leaked, math.isnan(score), -score
+
+    return sorted(groups, key=place)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

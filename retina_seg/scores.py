@@ -6,7 +6,7 @@ Nothing is measured here (evaluate.py, metrics.py) and nothing drawn or written 
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,11 @@ from retina_seg.errors import UserError
 from retina_seg.metrics import LOWER_IS_BETTER, MASK_METRICS, Array, Tally
 
 METRICS = ("auc", "ap", *MASK_METRICS, "ece", "brier")
+TITLES = {
+    **dict(zip(METRICS, METRICS, strict=True)),
+    **{"auc": "AUC", "ap": "AP", "dice": "Dice", "iou": "Jaccard", "mcc": "MCC", "cldice": "clDice"},
+}
+"""Metrics as tables call them."""
 TABLE_COLUMNS = ("metric", "pooled", "95 % interval", "image mean ± SD", "full frame", "second observer")
 
 
@@ -28,6 +33,8 @@ class Report:
     JSON), left out of means and counted by `undefined`. `threshold` is NaN where folds differ (`per_fold`).
     `curves` are those of `metrics.curves_from_histogram`, pooled over the images, to 5 significant digits; the
     threshold's own point on them is in `fov`: (1 - specificity, sensitivity) and (sensitivity, precision).
+    `further` holds what only some targets have: `froc` of lesions, `boundary` of the disc, and `working_size`, the
+    scores at the size the network reads.
     """
 
     model: str
@@ -58,6 +65,7 @@ class Report:
     warnings: list[str]
     leaked_images: list[str]
     provenance: dict[str, Any]
+    further: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, NaN as None."""
@@ -68,11 +76,16 @@ class Report:
         return laid_out(self.to_dict(), depth=2) + "\n"
 
 
+def headline(target: str) -> tuple[str, str]:
+    """The two metrics that say most of a target; models are ranked by the first."""
+    return {"vessels": ("dice", "auc"), "disc": ("iou", "auc")}.get(target, ("ap", "dice"))
+
+
 AnyReport = Report | Mapping[str, Any]  # a report, or its JSON once loaded
 
 
 def from_json(text: str) -> dict[str, Any]:
-    """What `Report.to_json` wrote, as plain values; reports from before there were `curves` have none of them.
+    """What `Report.to_json` wrote, as plain values; older reports lack `curves` or have an empty `further`.
 
     Raises
     ------
@@ -80,14 +93,14 @@ def from_json(text: str) -> dict[str, Any]:
         The text is not JSON, or not of a report.
     """
     loaded = json.loads(text)
-    needed = {field.name for field in fields(Report)} - {"curves"}
+    needed = {one.name for one in fields(Report)} - {"curves", "further"}
     if not isinstance(loaded, dict) or not needed <= set(loaded):
         raise ValueError("not a report of this version")
     groups = [loaded[name] for name in ("fov", "per_image_mean", "per_image_sd", "ci95", "full_frame")]
     rows = loaded["per_image"]
     if not isinstance(rows, list) or any(not isinstance(one, dict) or set(METRICS) - set(one) for one in groups + rows):
         raise ValueError("a report without all of its scores")
-    return loaded
+    return {**loaded, "further": loaded.get("further", {})}
 
 
 def rounded(values: Sequence[float]) -> list[float]:
@@ -122,11 +135,13 @@ def _plain(value: Any) -> Any:
 
 
 def table_rows(report: AnyReport) -> list[tuple[str, ...]]:
-    """One row of text per metric, columns as in TABLE_COLUMNS."""
+    """One row of text per metric that is defined, columns as in TABLE_COLUMNS."""
     scores = _loaded(report)
     human = (scores["second_observer"] or {}).get("fov", {})
     rows: list[tuple[str, ...]] = []
     for name in METRICS:
+        if name == "cldice" and scores["fov"][name] is None:  # of what is no line
+            continue
         low, high = scores["ci95"][name]
         rows.append(
             (
@@ -146,14 +161,46 @@ def markdown_table(report: AnyReport) -> str:
     scores = _loaded(report)
     threshold = "per fold" if scores["threshold"] is None else f"{scores['threshold']:.4g}"
     head = (
-        f"{scores['model']}: protocol `{scores['protocol']}`, {scores['split']}, {scores['n_images']} images "
-        f"of {scores['n_subjects']} subjects, {scores['annotator']}, field of view {scores['fov_source']}, "
-        f"threshold {threshold} ({scores['threshold_source']}), post-processing {scores['postprocessing']}"
+        f"{scores['model']}: protocol `{scores['protocol']}`, {scores['target'].replace('_', ' ')}, "
+        f"{scores['split']}, {scores['n_images']} images of {scores['n_subjects']} subjects, {scores['annotator']}, "
+        f"field of view {scores['fov_source']}, threshold {threshold} ({scores['threshold_source']}), "
+        f"post-processing {scores['postprocessing']}"
     )
     lines = [head, "", *(f"| {' | '.join(row)} |" for row in (TABLE_COLUMNS, ("---",) * len(TABLE_COLUMNS)))]
     lines += [f"| {' | '.join(row)} |" for row in table_rows(scores)]
+    lines += [line for text in further_lines(scores) for line in ("", text)]
     lines += [line for warning in scores["warnings"] for line in ("", f"Note: {warning}.")]
     return "\n".join(lines) + "\n"
+
+
+def further_lines(report: AnyReport) -> list[str]:
+    """What only some targets have, each in a sentence: FROC, distances of outlines, scores at the working size."""
+    further = _loaded(report)["further"]
+    lines = []
+    if froc := further.get("froc"):
+        points = zip(froc["false_per_image"], froc["sensitivity"], froc["ci95"], strict=True)
+        curve = ", ".join(f"{_number(s)} ({_interval(ci)}) at {limit}" for limit, s, ci in points)
+        own = froc["at_threshold"]
+        lines.append(
+            f"Of {froc['lesions']} lesions found at so many false ones an image: {curve}; at the threshold "
+            f"{_number(own['sensitivity'])} at {own['false_per_image']:.1f} ({froc['rule']})."
+        )
+    if boundary := further.get("boundary"):
+        usual, worst = boundary["mean_distance"], boundary["hausdorff95"]
+        lines.append(
+            f"Outlines lie {usual['mean']:.1f} ({_interval(usual['ci95'], 1)}) {boundary['unit']} apart, the 95th "
+            f"percentile {worst['mean']:.1f} ({_interval(worst['ci95'], 1)})."
+        )
+    if small := further.get("working_size"):
+        names = ("auc", "ap", "dice", "iou")
+        values = ", ".join(f"{name} {_number(small['fov'][name])}" for name in names)
+        lines.append(f"{values} {small['label']}.")
+    return lines
+
+
+def _interval(edges: Sequence[float | None], digits: int = 4) -> str:
+    low, high = edges
+    return "–" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def worst_first(report: AnyReport, metric: str = "dice") -> list[dict[str, Any]]:

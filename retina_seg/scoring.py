@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import datasets, io, postprocess, zoo
+from retina_seg import io, postprocess, protocols, zoo
 from retina_seg.checkpoint import Card
 from retina_seg.datasets import Sample
-from retina_seg.evaluate import Candidate, PredictionLike, evaluate
+from retina_seg.evaluate import Candidate, Model, PredictionLike, evaluate, evaluate_together
 from retina_seg.inference import Prediction, Segmenter
 from retina_seg.manifest import Row
-from retina_seg.protocols import find
 from retina_seg.scores import Report
 
 
@@ -46,8 +45,8 @@ class Remembered:
     targets: tuple[str, ...]
 
 
-def candidate(segmenter: Segmenter, target: str) -> Candidate:
-    """The segmenter's output `target` as something evaluate can score, with its past from the card."""
+def candidate(segmenter: Segmenter) -> Candidate:
+    """The segmenter as something evaluate can score, with its past from the card."""
     card = segmenter.card
 
     def predict(sample: Sample) -> Prediction:
@@ -56,24 +55,24 @@ def candidate(segmenter: Segmenter, target: str) -> Candidate:
     return Candidate(
         name=card.name,
         predict=predict,
-        threshold=card.thresholds.get(target, 0.5),
+        threshold=card.thresholds,
         threshold_source=card.threshold_source,
         trained_on=seen_images(card),
         weights_sha256=card.weights_sha256,
         provenance={"flips": segmenter.flips, "device": segmenter.device, "parameters": card.parameters},
+        preprocess=segmenter.settings,
     )
 
 
-def cleaned(model: Candidate, target: str) -> Candidate:
-    """The same candidate, small pieces of `target` removed from what it predicts (`postprocess`)."""
+def cleaned(model: Candidate) -> Candidate:
+    """The same candidate, small pieces of every target removed from what it predicts (`postprocess`)."""
 
     def predict(sample: Sample) -> PredictionLike:
         found = model.predict(sample)
-        if target not in found.targets:  # evaluate says what is wrong
-            return found
-        prob = found.prob.copy()
-        channel = found.targets.index(target)
-        prob[channel] = postprocess.without_small_pieces(prob[channel], found.fov, model.threshold)
+        channels = zip(found.targets, found.prob, strict=True)
+        prob = np.stack(
+            [postprocess.without_small_pieces(one, found.fov, model.threshold_of(target)) for target, one in channels]
+        )
         if not isinstance(found, Prediction):
             return Remembered(prob, found.fov, found.targets)
         changed = replace(found, prob=prob).at(*found.thresholds)
@@ -100,8 +99,8 @@ def score(
     clean: bool = False,
     save_to: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Report:
-    """Score a packaged model or run folder; `save_to` gets mask, probability and JSON of every image.
+) -> dict[str, Report]:
+    """Score a packaged model or run folder: target -> report; `save_to` gets mask, probability and JSON of every image.
 
     `clean` removes small pieces before scoring (`postprocess`): AUC and AP are then those of the altered map.
     For protocols with folds `model` is a folder pattern with `{fold}`, for example `runs/stare-fold{fold}`.
@@ -111,11 +110,10 @@ def score(
     UserError
         For an unknown model or protocol, or data that is missing.
     """
-    plan = find(protocol)
 
     def load(fold: int) -> Candidate:
-        raw = candidate(Segmenter.from_pretrained(_of_fold(model, fold), device, flips=flips), plan.target)
-        return cleaned(raw, plan.target) if clean else raw
+        raw = candidate(Segmenter.from_pretrained(_of_fold(model, fold), device, flips=flips))
+        return cleaned(raw) if clean else raw
 
     def keep(row: Row, sample: Sample, prediction: PredictionLike) -> None:
         if save_to is not None and isinstance(prediction, Prediction):
@@ -132,33 +130,22 @@ def variants(
     device: str = "auto",
     split: str = "test",
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Report]:
-    """Score a model in every one of VARIANTS: name -> report. The network reads a photograph once for both of `clean`.
+) -> dict[str, dict[str, Report]]:
+    """Score a model in every one of VARIANTS: name -> target -> report.
 
-    `model` and errors are those of `score`; `progress` counts the photographs of all variants.
+    The network reads a photograph once for both of `clean`. `model` and errors are those of `score`.
     """
-    plan = find(protocol)
-    reports: dict[str, Report] = {}
 
     @cache
     def load(fold: int, flips: bool) -> Candidate:
-        raw = candidate(Segmenter.from_pretrained(_of_fold(model, fold), device, flips=flips), plan.target)
+        raw = candidate(Segmenter.from_pretrained(_of_fold(model, fold), device, flips=flips))
         return replace(raw, predict=_remembering(raw.predict))
 
-    for number, (name, variant) in enumerate(VARIANTS.items()):
+    def used(variant: Variant) -> Model:
+        return lambda fold: cleaned(load(fold, variant.flips)) if variant.clean else load(fold, variant.flips)
 
-        def load_variant(fold: int, variant: Variant = variant) -> Candidate:
-            raw = load(fold, variant.flips)
-            return cleaned(raw, plan.target) if variant.clean else raw
-
-        def count(done: int, total: int, number: int = number) -> None:
-            if progress:
-                progress(number * total + done, len(VARIANTS) * total)
-
-        reports[name] = evaluate(load_variant, protocol, data_root, split=split, progress=count)
-        if variant.clean:
-            load.cache_clear()  # the photographs of the other setting of `flips` need their memory
-    return reports
+    models = {name: used(variant) for name, variant in VARIANTS.items()}
+    return evaluate_together(models, protocol, data_root, split=split, progress=progress)
 
 
 def _of_fold(model: str | Path, fold: int) -> str:
@@ -166,15 +153,14 @@ def _of_fold(model: str | Path, fold: int) -> str:
 
 
 def _remembering(predict: Callable[[Sample], PredictionLike]) -> Callable[[Sample], Remembered]:
-    """`predict` that looks at each photograph once, told apart by its pixels."""
-    known: dict[str, Remembered] = {}
+    """`predict` that looks once at a Sample it is given several times in turn."""
+    last: list[tuple[Sample, Remembered]] = []
 
     def look_up(sample: Sample) -> Remembered:
-        key = datasets.pixel_hash(sample.image)
-        if key not in known:
+        if not last or last[0][0] is not sample:
             found = predict(sample)
-            known[key] = Remembered(found.prob, found.fov, found.targets)
-        return known[key]
+            last[:] = [(sample, Remembered(found.prob, found.fov, found.targets))]
+        return last[0][1]
 
     return look_up
 
@@ -192,7 +178,7 @@ def keep(report: Report, model: str | Path) -> Path | None:
     flips = {one["provenance"]["flips"] for one in report.provenance["models"]}
     if flips != {zoo.card(model).inference.flips}:
         return None
-    path = zoo.report_path(model, report.protocol)
+    path = zoo.report_path(model, protocols.report_name(report.protocol, report.target))
     io.make_folder(path.parent)
     io.write_text(path, report.to_json())
     return path

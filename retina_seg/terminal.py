@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from retina_seg.batch import Outcome
     from retina_seg.datasets import Summary
     from retina_seg.records import Record
+    from retina_seg.scores import Report
 
 # Where there is no terminal, tables are written wide enough not to be folded.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
@@ -49,10 +50,33 @@ def summary_line(summary: "Summary") -> tuple[str, ...]:
 
 def record_line(record: "Record", new: bool) -> None:
     """One line for a cell of a benchmark, as soon as it is scored."""
-    fov = record.report["fov"]
-    dice, auc = ("undefined" if fov[name] is None else f"{fov[name]:.4f}" for name in ("dice", "auc"))
-    text = f"{record.title}: Dice {dice}, AUC {auc}"
+    from retina_seg.scores import TITLES, headline
+
+    fov, names = record.report["fov"], headline(record.target)
+    values = (f"{TITLES[name]} {'undefined' if fov[name] is None else format(fov[name], '.4f')}" for name in names)
+    text = f"{record.title}: {', '.join(values)}"
     console.print(text + ("" if new else " (recorded before)"), soft_wrap=True, highlight=False)
+
+
+def report(scored: "Report") -> None:
+    """The table of one report, what only some targets have, and what must be said beside it."""
+    from retina_seg.scores import TABLE_COLUMNS, further_lines, table_rows
+
+    title = (
+        f"{scored.model} on {scored.protocol}, {scored.target.replace('_', ' ')} ({scored.split}, {scored.n_images} "
+        f"images, {scored.annotator}), threshold {scored.threshold:.4g} from {scored.threshold_source}, "
+        f"post-processing: {scored.postprocessing}"
+    )
+    table(TABLE_COLUMNS, table_rows(scored), title=title)
+    for line in further_lines(scored):
+        console.print(plain(line), highlight=False)
+    for warning in scored.warnings:
+        note(warning)
+
+
+def note(text: str) -> None:
+    """Something to know that is no error."""
+    errors.print(f"[yellow]note[/]: {plain(text)}", soft_wrap=True, highlight=False)
 
 
 @contextmanager

@@ -133,6 +133,7 @@ def fit(
                 images,
                 size=stage.patch_size,
                 augment=stage.augment,
+                on_target=stage.on_target,
                 length=stage.steps * trainer.patches_a_step(stage),
                 seed=config.seed + _SEEDS_A_STAGE * number,
             )
@@ -239,7 +240,7 @@ def train_interval(
 def validate(
     net: nn.Module, photographs: Sequence[Photograph], targets: Sequence[str], device: str
 ) -> dict[str, float]:
-    """Dice at .5 and AUC of every target, pooled over the field-of-view pixels of whole photographs."""
+    """Dice at .5, AUC and AP of every target, pooled over the field-of-view pixels of whole photographs."""
     tallied = histograms(net, photographs, device=device)
     result = {}
     for target, histogram in zip(targets, tallied, strict=True):
@@ -249,6 +250,7 @@ def validate(
         prefix = f"{target}_" if len(targets) > 1 else ""
         result[f"{prefix}dice"] = 2 * tp / total if total else math.nan
         result[f"{prefix}auc"] = metrics.auc_from_histogram(histogram)
+        result[f"{prefix}ap"] = metrics.ap_from_histogram(histogram)
     return result
 
 
@@ -260,8 +262,9 @@ def histograms(
     total: list[NDArray[np.int64]] = []
     for photograph in photographs:
         prob = predict_probability(net, photograph.prepared.image, device=device, flips=flips)
-        prob = preprocess.undo(prob, photograph.fov, photograph.prepared.geometry)
-        found = [metrics.score_histogram(p, t, photograph.fov) for p, t in zip(prob, photograph.truth, strict=True)]
+        fov = photograph.fov
+        prob = preprocess.undo(prob, fov, photograph.prepared.geometry)
+        found = [metrics.score_histogram(p, t, fov) for p, t in zip(prob, photograph.truth, strict=True)]
         total = [a + b for a, b in zip(total, found, strict=True)] if total else found
     return total
 

@@ -49,26 +49,27 @@ def load(name: str | Path) -> tuple[nn.Module, Card]:
     return checkpoint.load_model(*_files(name))
 
 
-def report_path(name: str | Path, protocol: str) -> Path:
-    """Where the report of a packaged model or of a run folder by a protocol is kept, if there is one."""
-    return _reports(name) / f"{protocol}.json"
+def report_path(name: str | Path, report_name: str) -> Path:
+    """Where a report (`protocols.report_name`) of a packaged model or of a run folder is kept, if there is one."""
+    return _reports(name) / f"{report_name}.json"
 
 
 def reports(name: str | Path) -> dict[str, dict[str, Any]]:
-    """The kept reports of a packaged model or of a run folder: protocol -> loaded JSON, {} where there are none.
+    """The kept reports of a packaged model or of a run folder: name -> loaded JSON, {} where there are none.
 
-    They come in the order of `protocols.PROTOCOLS` and have the names of `scores.Report`.
+    Their names are those of `protocols.report_name`, they come in the order of `protocols.PROTOCOLS` and hold what
+    `scores.Report` holds.
 
     Raises
     ------
     UserError
         If there is no such model, or a file in its folder of reports is damaged or of other weights.
     """
-    known = list(protocols.PROTOCOLS)
+    known = [protocols.report_name(name, target) for name, one in protocols.PROTOCOLS.items() for target in one.targets]
     weights = card(name).weights_sha256
     found = {path.stem: path for path in sorted(_reports(name).glob("*.json")) if not path.name.startswith(".")}
     ordered = sorted(found, key=lambda stem: known.index(stem) if stem in known else len(known))
-    return {protocol: _report(found[protocol], weights) for protocol in ordered}
+    return {stem: _report(found[stem], weights) for stem in ordered}
 
 
 def _reports(name: str | Path) -> Path:
@@ -80,11 +81,12 @@ def _report(path: Path, weights_sha256: str) -> dict[str, Any]:
     try:
         report = scores.from_json(path.read_text(encoding="utf-8"))
         scored = {model["weights_sha256"] for model in report["provenance"]["models"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        called = protocols.report_name(report["protocol"], report["target"])
+    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(
             f"{path} is not a report of `retina-seg evaluate` ({' '.join(str(error).split())}): remove it"
         ) from None
-    if report["protocol"] != path.stem or scored != {weights_sha256}:
+    if called != path.stem or scored != {weights_sha256}:
         raise UserError(
             f"{path} is by another protocol or of other weights than its model's: evaluate again or remove it"
         )

@@ -462,3 +462,57 @@ def test_undefined_curves_are_empty() -> None:
     whole = metrics.curves_from_histogram(histogram[::-1])
     assert whole["fpr"] == whole["tpr"] == whole["roc_threshold"] == []
     assert set(whole["precision"]) == set(whole["recall"]) == {1}
+
+
+def test_an_exact_ranking_gives_the_exact_areas_and_pools():
+    rng = np.random.default_rng(3)
+    prob = np.round(rng.uniform(0, 1, (4, 50, 50)), 2).astype(np.float32)  # many ties
+    truth, fov = rng.uniform(0, 1, prob.shape) < prob, rng.uniform(0, 1, prob.shape) < 0.8
+    parts = [metrics.ranking(*one) for one in zip(prob, truth, fov, strict=True)]
+    for found in (metrics.ranking(prob, truth, fov), metrics.merged(parts)):
+        assert np.all(np.diff(found.levels) > 0)
+        assert found.counts.sum() == fov.sum()
+        assert metrics.auc_from_histogram(found.counts) == pytest.approx(metrics.auc(prob, truth, fov), abs=1e-12)
+        expected = metrics.average_precision(prob, truth, fov)
+        assert metrics.ap_from_histogram(found.counts) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_coarse_ranking_is_within_its_bound_and_keeps_the_order():
+    rng = np.random.default_rng(4)
+    truth = rng.uniform(0, 1, 200_000) < 0.01
+    odds = rng.normal(np.where(truth, 2, -6), 3)
+    prob = (1 / (1 + np.exp(-odds))).astype(np.float32)
+    found = metrics.ranking(prob, truth, coarse=True)
+    auc_bound, ap_bound = metrics.binning_error(found.counts)
+    assert abs(metrics.auc_from_histogram(found.counts) - metrics.auc(prob, truth)) <= auc_bound < 1e-4
+    assert abs(metrics.ap_from_histogram(found.counts) - metrics.average_precision(prob, truth)) <= ap_bound < 2e-3
+    halves = metrics.merged([metrics.ranking(prob[part::2], truth[part::2], coarse=True) for part in (0, 1)])
+    np.testing.assert_array_equal(halves.counts, found.counts)
+    levels = metrics._odds_level(np.sort(np.append(prob, np.float32([0, 0.5, 1]))))
+    assert np.all(np.diff(levels) >= 0)
+    assert (levels[0], levels[-1]) == (0, metrics._TOP_LEVEL)
+
+
+def test_a_ranking_of_nothing_has_undefined_areas():
+    empty = np.zeros(5, dtype=bool)
+    for coarse in (False, True):
+        for fov in (empty, None):
+            found = metrics.ranking(np.full(5, 0.5, np.float32), empty, fov, coarse=coarse)
+            assert math.isnan(metrics.auc_from_histogram(found.counts))
+            assert math.isnan(metrics.ap_from_histogram(found.counts))
+            assert all(math.isnan(bound) for bound in metrics.binning_error(found.counts))
+
+
+def test_a_tally_knows_its_counts_at_other_thresholds_and_adds_up():
+    rng = np.random.default_rng(5)
+    prob, truth = rng.uniform(0, 1, (60, 60)).astype(np.float32), rng.uniform(0, 1, (60, 60)) < 0.3
+    fov = rng.uniform(0, 1, (60, 60)) < 0.7
+    inside, outside = (metrics.tally(prob, truth, part, 0.4, centrelines=False) for part in (fov, ~fov))
+    for threshold in (0.0, 0.25, 0.5, 1000 / 4096, 1.0):
+        assert inside.counts_at(threshold) == metrics.confusion_counts(prob >= threshold, truth, fov)
+    whole = metrics.tally(prob, truth, None, 0.4)
+    np.testing.assert_array_equal((inside + outside).counts, whole.counts)
+    np.testing.assert_array_equal((inside + outside).histogram, whole.histogram)
+    assert (inside + outside).metrics()["brier"] == pytest.approx(whole.metrics()["brier"])
+    assert math.isnan(inside.metrics()["cldice"])
+    assert not math.isnan(whole.metrics()["cldice"])

@@ -99,3 +99,56 @@ def test_no_images():
 def test_range_sampler():
     assert list(RangeSampler(3, 6)) == [3, 4, 5]
     assert len(RangeSampler(3, 6)) == 3
+
+
+def _sparse() -> list[TrainingImage]:
+    """Three photographs; target 0 marks a large and a small piece in the second, target 1 nothing."""
+    fov = np.ones((200, 200), bool)
+    target = np.zeros((3, 2, 200, 200), bool)
+    target[1, 0, 20:60, 20:60] = target[1, 0, 150:152, 150:152] = True
+    rng = np.random.default_rng(0)
+    return [TrainingImage(rng.standard_normal((3, 200, 200)).astype(np.float32), one, fov) for one in target]
+
+
+def test_patches_are_cut_around_pieces_small_ones_as_often_as_large_ones():
+    images = _sparse()
+    dataset = PatchDataset(images, size=32, augment="none", length=200, seed=1, on_target=1.0)
+    shown = [patch["target"].sum().item() for patch in (dataset[index] for index in range(200))]
+    assert min(shown) > 0  # every patch shows something marked
+    small = sum(count <= 4 for count in shown)
+    assert 70 < small < 130
+    assert all(dataset[index]["target"][1].sum() == 0 for index in range(20))
+    # The piece is not always in the middle of its patch.
+    assert len({tuple(dataset[i]["target"][0].nonzero()[0].tolist()) for i in range(40)}) > 20
+
+
+def test_a_share_of_the_patches_is_cut_around_pieces():
+    images = _sparse()
+    shares = []
+    for share in (0.0, 0.5):
+        dataset = PatchDataset(images, size=32, augment="none", length=300, seed=1, on_target=share)
+        shares.append(np.mean([dataset[index]["target"].sum().item() > 0 for index in range(300)]))
+    assert shares[0] < 0.1
+    assert 0.4 < shares[1] < 0.65
+    # Without it the patches are those of versions that did not have it.
+    plain = PatchDataset(images, size=32, augment="standard", length=10, seed=1)
+    same = PatchDataset(images, size=32, augment="standard", length=10, seed=1, on_target=0.0)
+    torch.testing.assert_close(plain[3]["image"], same[3]["image"], rtol=0, atol=0)
+
+
+def test_what_cannot_be_cut_around_is_refused():
+    images = _sparse()
+    with pytest.raises(UserError, match="number of pixels, not image"):
+        PatchDataset(images, size="image", augment="none", length=3, seed=1, on_target=0.5)
+    with pytest.raises(UserError, match="nothing is marked"):
+        PatchDataset(images[:1], size=32, augment="none", length=3, seed=1, on_target=0.5)
+
+
+def test_the_photograph_is_not_copied():
+    rng = np.random.default_rng(0)
+    pixels = rng.standard_normal((40, 40, 3)).astype(np.float32)
+    fov = np.ones((40, 40), bool)
+    dataset = PatchDataset(
+        [TrainingImage(pixels.transpose(2, 0, 1), fov[None], fov)], size=32, augment="none", length=3, seed=1
+    )
+    assert np.shares_memory(dataset.images[0].image, pixels)

@@ -13,7 +13,7 @@ def test_standardised_inside_and_zero_outside(drawn):
     np.testing.assert_allclose(inside.std(axis=1), 1, atol=1e-4)
     assert not prepared.image[:, ~prepared.fov].any()
     assert prepared.image.dtype == np.float32
-    assert prepared.image.flags.c_contiguous
+    assert prepared.image.transpose(1, 2, 0).flags.c_contiguous
 
 
 def test_pixels_outside_the_field_of_view_do_not_matter(drawn):

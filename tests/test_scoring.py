@@ -16,7 +16,7 @@ from retina_seg.inference import Segmenter
 @pytest.fixture(scope="module")
 def report(tiny_run, drawn_drive, tmp_path_factory):
     saved = tmp_path_factory.mktemp("saved")
-    return scoring.score(str(tiny_run), "drive", drawn_drive, device="cpu", save_to=saved), saved
+    return scoring.score(str(tiny_run), "drive", drawn_drive, device="cpu", save_to=saved)["vessels"], saved
 
 
 def test_scores_are_those_of_the_public_path(report, tiny_run, drawn_drive):
@@ -68,7 +68,7 @@ def test_predictions_are_saved(report):
 
 
 def test_scoring_training_images_is_called_a_leak(tiny_run, drawn_drive):
-    scores = scoring.score(str(tiny_run), "cross-drive", drawn_drive, device="cpu")
+    scores = scoring.score(str(tiny_run), "cross-drive", drawn_drive, device="cpu")["vessels"]
     assert len(scores.leaked_images) == 20
     assert any(warning.startswith("LEAK") for warning in scores.warnings)
 
@@ -84,7 +84,7 @@ def test_the_report_of_a_run_is_kept_in_its_folder(report, tiny_run, tmp_path):
 def test_no_report_is_kept_of_what_is_not_the_run_itself(report, tiny_run, drawn_drive, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("reports"))
     flips = zoo.card(run).inference.flips
-    other = scoring.score(run, "drive", drawn_drive, device="cpu", flips=not flips)
+    other = scoring.score(run, "drive", drawn_drive, device="cpu", flips=not flips)["vessels"]
     assert scoring.keep(other, run) is None
     assert scoring.keep(replace(report[0], postprocessing="pieces removed"), run) is None
     assert scoring.keep(replace(report[0], split="val"), run) is None
@@ -106,7 +106,8 @@ def test_small_pieces_are_removed_from_what_is_scored(tiny_run, drawn_drive, tmp
         prob.append(remove(raw, sample.fov, threshold)[sample.fov])
         truth.append(sample.targets["vessels"][sample.fov])
     prob, truth = np.concatenate(prob), np.concatenate(truth)
-    scores = scoring.score(tiny_run, "drive", drawn_drive, device="cpu", flips=flips, clean=True, save_to=tmp_path)
+    found = scoring.score(tiny_run, "drive", drawn_drive, device="cpu", flips=flips, clean=True, save_to=tmp_path)
+    scores = found["vessels"]
     assert scores.fov["dice"] == pytest.approx(metrics.dice(prob >= threshold, truth), abs=1e-12)
     assert scores.fov["auc"] == pytest.approx(metrics.auc(prob, truth), abs=1e-12)
     assert scores.postprocessing == postprocess.describe()
@@ -129,10 +130,9 @@ def test_variants_are_those_scored_one_by_one_and_look_once(tiny_run, drawn_driv
 
     monkeypatch.setattr(Segmenter, "predict", counted)
     found = scoring.variants(tiny_run, "drive", drawn_drive, device="cpu", progress=lambda *step: done.append(step))
-    # The drawn set has four photographs under twenty names: each is looked at once for each setting of flips.
-    assert looked == [False] * 4 + [True] * 4
-    assert done[0] == (0, 80)
-    assert done[-1] == (80, 80)
+    # Each photograph is looked at once for each setting of flips.
+    assert looked == [False, True] * 20
+    assert done == [(number, 20) for number in range(21)]
     for name, variant in scoring.VARIANTS.items():
         alone = scoring.score(tiny_run, "drive", drawn_drive, device="cpu", flips=variant.flips, clean=variant.clean)
         assert found[name] == alone

@@ -1,0 +1,85 @@
+"""Lesions as objects: how many are found, how many false ones are marked, and the curve of the one over the other.
+
+Masks in, numbers out; no network, no files. Pixel metrics are in metrics.py.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from retina_seg.fov import crop_box
+
+COVERED = 0.2
+"""A lesion is found where at least this share of it is marked; a marked piece is false where less than this share of
+it lies on lesions (the rule of the challenges on lesion detection: Dashtbozorg 2018, Playout 2019, use the same)."""
+FALSE_PER_IMAGE = (1, 2, 4, 8)
+THRESHOLDS: tuple[float, ...] = tuple(float(1 / (1 + np.exp(-logit))) for logit in np.linspace(-7, 7, 29))
+"""Thresholds of the curve, evenly spaced in log odds."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The lesions of one image, and at T thresholds those found and the false pieces, int64 (T,); they add up."""
+
+    lesions: int
+    found: NDArray[np.int64]
+    false: NDArray[np.int64]
+
+
+def pieces(mask: NDArray[np.bool_]) -> tuple[int, NDArray[np.int32]]:
+    """Number of the 8-connected pieces of `mask` (H, W), and for each pixel the number of its piece from 1, else 0."""
+    count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+    return count - 1, labels
+
+
+def detections(
+    prob: NDArray[np.float32], truth: NDArray[np.bool_], fov: NDArray[np.bool_], thresholds: Sequence[float]
+) -> Detections:
+    """What is found in one image at each threshold.
+
+    Parameters
+    ----------
+    prob : float (H, W) in [0, 1].
+    truth, fov : bool (H, W); what lies outside the field of view has no influence.
+    thresholds : a pixel with this probability or more is marked.
+    """
+    y0, x0, y1, x1 = crop_box(fov)
+    inside = fov[y0:y1, x0:x1]
+    prob, truth = prob[y0:y1, x0:x1], truth[y0:y1, x0:x1] & inside
+    lesions, labels = pieces(truth)
+    sizes = np.bincount(labels[truth], minlength=lesions + 1)[1:]
+    found, false = [], []
+    for threshold in thresholds:
+        mask = (prob >= threshold) & inside
+        covered = np.bincount(labels[mask & truth], minlength=lesions + 1)[1:]
+        found.append(np.count_nonzero(covered >= COVERED * sizes) if lesions else 0)
+        marked, numbers = pieces(mask)
+        area = np.bincount(numbers[mask], minlength=marked + 1)[1:]
+        on_lesions = np.bincount(numbers[mask & truth], minlength=marked + 1)[1:]
+        false.append(np.count_nonzero(on_lesions < COVERED * area))
+    return Detections(lesions, np.array(found, dtype=np.int64), np.array(false, dtype=np.int64))
+
+
+def sensitivities(
+    images: Sequence[Detections], weights: NDArray[np.float64], limits: Sequence[float] = FALSE_PER_IMAGE
+) -> NDArray[np.float64]:
+    """Highest share of lesions found at a threshold with at most so many false pieces an image (FROC), (n, limits).
+
+    Parameters
+    ----------
+    images : their detections at the same T thresholds.
+    weights : how often each image counts, (n, images).
+
+    Returns NaN where no image that counts has a lesion; 0 where every threshold has more false pieces.
+    """
+    lesions = weights @ np.array([one.lesions for one in images], dtype=float)
+    found, false = (weights @ np.array([getattr(one, name) for one in images], float) for name in ("found", "false"))
+    false = false / weights.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = found / lesions[:, None]
+    best = [np.max(np.where(false <= limit, share, 0), axis=1) for limit in limits]
+    return np.where(lesions[:, None] > 0, np.stack(best, axis=1), math.nan)
