@@ -5,23 +5,28 @@ The segmenting of one photograph is in inference, names and formats of files in 
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from retina_seg import io
+from retina_seg import extents, io
 from retina_seg.errors import UserError
 from retina_seg.inference import Segmenter
+from retina_seg.lesions import Extent
+
+EXTENTS = "lesions.csv"
+"""Table of the lesions (`extents`) of all photographs, beside the results of models that find some."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input: the files written and the warnings, or the error."""
+    """What became of one input: the files written, the warnings and the extents of lesions, or the error."""
 
     source: Path
     files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
     error: str = ""
+    extents: Mapping[str, Extent] = field(default_factory=dict)
 
 
 def plan(inputs: Sequence[str | Path]) -> list[tuple[Path, str]]:
@@ -58,17 +63,19 @@ def predict_files(
     what: tuple[str, ...] = ("mask", "prob", "overlay"),
     on_done: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """Segment the photographs of `plan` and save the results in `out`.
+    """Segment the photographs of `plan` and save the results in `out`, with the table EXTENTS where lesions are found.
 
     A photograph that cannot be read or written is reported in its Outcome and leaves no file.
     """
     io.make_folder(out)
+    finder = extents.disc_finder(segmenter.card.targets, segmenter.device)
     outcomes = []
     for source, stem in planned:
         try:
             prediction = segmenter.predict(source)
-            files = tuple(prediction.save(out, stem, what=what))
-            outcome = Outcome(source, files, tuple(prediction.provenance["warnings"]))
+            found = extents.measure(prediction, finder)
+            files = tuple(extents.recorded(prediction, found).save(out, stem, what=what))
+            outcome = Outcome(source, files, tuple(prediction.provenance["warnings"]), extents=found)
         except UserError as error:
             outcome = Outcome(source, error=str(error))
         except Exception as error:  # whatever it is, the other photographs can still be segmented
@@ -76,4 +83,8 @@ def predict_files(
         outcomes.append(outcome)
         if on_done is not None:
             on_done(outcome)
+    stems = (stem for _, stem in planned)
+    table = [(stem, outcome.extents) for stem, outcome in zip(stems, outcomes, strict=True) if outcome.extents]
+    if table:
+        io.write_text(out / EXTENTS, extents.csv_text(table))
     return outcomes

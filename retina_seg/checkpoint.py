@@ -19,6 +19,7 @@ from torch import nn
 from retina_seg import io
 from retina_seg.errors import UserError
 from retina_seg.models import build_model
+from retina_seg.scores import TITLES, headline
 
 CONFIG, LOG, TABLE = "config.yaml", "log.jsonl", "log.csv"
 WEIGHTS, CARD, STATE = "weights.safetensors", "card.json", "state.pt"
@@ -53,7 +54,7 @@ class Card(_Strict):
     thresholds, threshold_source : probability from which a pixel counts, and which images chose it.
     training : config, images (`dataset:id`), steps, seconds, precision, versions.
     terms : training set -> its owners' terms in a sentence.
-    scores : protocol -> summary of the report of `retina-seg evaluate`.
+    scores : report (`protocols.report_name`) -> summary of the report of `retina-seg evaluate`.
     speed : what was measured -> seconds.
     limits : known failures, in sentences.
     """
@@ -75,11 +76,13 @@ class Card(_Strict):
     limits: tuple[str, ...] = ()
 
     def headline(self) -> str:
-        """AUC and Dice of every protocol in one line."""
-        return "; ".join(
-            f"{protocol}: AUC {score['fov']['auc']:.4f}, Dice {score['fov']['dice']:.4f}"
-            for protocol, score in self.scores.items()
-        )
+        """The two scores that say most of every target, in one line."""
+        parts = []
+        for name, score in self.scores.items():
+            values = {metric: score["fov"][metric] for metric in headline(score.get("target", "vessels"))}
+            known = [f"{TITLES[metric]} {value:.4f}" for metric, value in values.items() if value is not None]
+            parts.append(f"{name}: {', '.join(known)}")
+        return "; ".join(parts)
 
 
 def save_model(net: nn.Module, card: Card, weights_path: Path, card_path: Path) -> Card:

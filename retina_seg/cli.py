@@ -95,6 +95,9 @@ def predict(
 ) -> None:
     """Segment photographs of any size: mask, probability, overlay and JSON for each.
 
+    Models of several targets write a mask for each of them, and models of lesions lesions.csv, a table of their
+    number and area, in pixels and in areas of the optic disc.
+
     Examples:
 
     `retina-seg predict eye.jpg --out masks`

@@ -1,4 +1,4 @@
-"""Lesions as objects: how many are found, how many false ones are marked, and the curve of the one over the other.
+"""Lesions as objects: how many there are and how large, how many are found and how many false ones are marked.
 
 Masks in, numbers out; no network, no files. Pixel metrics are in metrics.py.
 """
@@ -19,6 +19,34 @@ it lies on lesions (the rule of the challenges on lesion detection: Dashtbozorg 
 FALSE_PER_IMAGE = (1, 2, 4, 8)
 THRESHOLDS: tuple[float, ...] = tuple(float(1 / (1 + np.exp(-logit))) for logit in np.linspace(-7, 7, 29))
 """Thresholds of the curve, evenly spaced in log odds."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of a target is marked in a photograph.
+
+    Attributes
+    ----------
+    count : pieces, 8-connected.
+    pixels : their area.
+    disc_areas : their area in areas of the optic disc, the unit of the ETDRS; NaN where the disc is not known.
+    """
+
+    count: int
+    pixels: int
+    disc_areas: float
+
+
+def extent(mask: NDArray[np.bool_], disc_pixels: int | None = None) -> Extent:
+    """The extent of what `mask` bool (H, W) marks; `disc_pixels` is the area of the optic disc where it is known."""
+    pixels = int(np.count_nonzero(mask))
+    return Extent(pieces(mask)[0], pixels, pixels / disc_pixels if disc_pixels else math.nan)
+
+
+def largest_piece(mask: NDArray[np.bool_]) -> int:
+    """Area in pixels of the largest piece of `mask` bool (H, W), 0 without any: of a disc mask the disc itself."""
+    count, labels = pieces(mask)
+    return int(np.bincount(labels[mask]).max()) if count else 0
 
 
 @dataclass(frozen=True)

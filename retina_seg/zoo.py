@@ -19,7 +19,7 @@ DEFAULT = "vessels"
 """The packaged model for photographs of unknown cameras."""
 # What a card repeats of each report.
 SUMMARY = (
-    *("split", "annotator", "n_images", "threshold", "threshold_source", "fov_source", "postprocessing"),
+    *("split", "target", "annotator", "n_images", "threshold", "threshold_source", "fov_source", "postprocessing"),
     *("fov", "ci95", "per_image_mean", "per_image_sd", "full_frame", "at_half", "oracle", "warnings"),
 )
 
@@ -133,7 +133,10 @@ def package(run: Path, updates: dict[str, object], folder: Path = FOLDER) -> Car
 def _summary(report: dict[str, Any]) -> dict[str, Any]:
     """What a card says of a report."""
     human = report["second_observer"]
-    return {name: report[name] for name in SUMMARY} | ({"second_observer": human["fov"]} if human else {})
+    blocks = report["further"].items()
+    further = {name: {key: one for key, one in block.items() if key != "per_image"} for name, block in blocks}
+    summary = {name: report[name] for name in SUMMARY} | ({"second_observer": human["fov"]} if human else {})
+    return summary | ({"further": further} if further else {})
 
 
 def _files(name: str | Path) -> tuple[Path, Path]:

@@ -45,6 +45,61 @@ def drawn_drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def drawn_idrid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root whose IDRiD folder holds small drawn photographs with spots, under the names of the release.
+
+    Spots of a target are 3 to 6 pixels wide and bright (exudates) or dark; the disc is a circle.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from retina_seg import datasets, phantom
+
+    root = tmp_path_factory.mktemp("data")
+    y, x = np.mgrid[:104, :128]
+    sides = {"microaneurysms": 3, "haemorrhages": 6, "hard_exudates": 4, "soft_exudates": 6}
+    drawings = [phantom.draw(seed, width=128, height=104) for seed in range(3)]
+    for number, row in enumerate(datasets.rows("idrid_seg")):
+        rng = np.random.default_rng(number)
+        drawing = drawings[number % len(drawings)]
+        image, labels = drawing.image.copy(), {"disc": np.hypot(y - 52, x - 35 - number % 7) < 9}
+        for target, side in sides.items():
+            labels[target] = np.zeros((104, 128), dtype=bool)
+            for top, left in rng.integers((25, 40), (75, 90), (3, 2)):
+                labels[target][top : top + side, left : left + side] = target in row.targets
+            image[labels[target]] = (230, 220, 90) if "exudates" in target else (60, 10, 5)
+        image[labels["disc"]] = (250, 240, 170)
+        for target, name in (("image", row.image), *row.targets.items()):
+            path = root / "IDRiD" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image if target == "image" else labels[target].astype("uint8") * 255).save(path)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_lesions(tmp_path_factory: pytest.TempPathFactory, drawn_idrid: Path) -> Path:
+    """The folder of a finished run that finds two lesions and the disc, of `drawn_idrid`."""
+    from retina_seg.config import Config
+    from retina_seg.train import fit
+
+    config = Config.model_validate(
+        {
+            "name": "tiny-lesions",
+            "data": {"protocols": ["idrid"], "targets": ["haemorrhages", "soft_exudates", "disc"]},
+            "preprocess": {"fov_diameter": 80},
+            "model": {"name": "unet", "arguments": {"features": [4, 4, 4, 4, 4, 4]}},
+            "training": {
+                **{"steps": 40, "batch_size": 4, "patch_size": 32, "on_target": 0.5, "warmup_steps": 1},
+                **{"validate_every": 40, "learning_rate": 0.01},
+            },
+        }
+    )
+    run = tmp_path_factory.mktemp("runs") / "tiny-lesions"
+    fit(config, run, drawn_idrid, device="cpu")
+    return run
+
+
+@pytest.fixture(scope="session")
 def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that takes seconds."""
     path = tmp_path_factory.mktemp("config") / "tiny.yaml"

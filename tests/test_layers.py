@@ -11,7 +11,7 @@ LAYERS = [
     {"manifest", "fov", "metrics", "lesions", "boundaries", "biomarkers", "centrelines", "decode", "overlay"},
     {"io", "config", "cards", "datasets", "releases", "phantom", "preprocess", "augment", "patches", "photographs"}
     | {"models", "losses", "protocols", "scores", "duplicates", "agreement", "quality", "postprocess"},
-    {"checkpoint", "zoo", "inference"},
+    {"checkpoint", "zoo", "inference", "extents"},
     {"train", "ensemble", "evaluate", "audit", "download", "batch", "scoring", "report", "demonstration"}
     | {"benchmark", "records", "results"},
     {"terminal", "viewer"},

@@ -81,3 +81,16 @@ def test_thresholds_ascend_evenly_in_log_odds():
     odds = [math.log(value / (1 - value)) for value in lesions.THRESHOLDS]
     assert np.diff(odds) == pytest.approx(0.5)
     assert 0.5 in lesions.THRESHOLDS
+
+
+def test_extent_counts_pieces_and_measures_them_in_disc_areas():
+    found = lesions.extent(TRUTH, disc_pixels=600)
+    assert (found.count, found.pixels, found.disc_areas) == (3, 300, 0.5)
+    assert math.isnan(lesions.extent(TRUTH).disc_areas)
+    assert math.isnan(lesions.extent(TRUTH, disc_pixels=0).disc_areas)
+    assert lesions.extent(np.zeros_like(TRUTH), 600) == lesions.Extent(0, 0, 0.0)
+
+
+def test_the_largest_piece_is_the_disc():
+    assert lesions.largest_piece(squares((10, 10, 20), (50, 50, 3))) == 400
+    assert lesions.largest_piece(np.zeros_like(TRUTH)) == 0

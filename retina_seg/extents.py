@@ -1,0 +1,83 @@
+"""How much of each lesion, and of the disc, a prediction marks: pieces, pixels and disc areas, as a table.
+
+Counting is in lesions.py; nothing is drawn and no file written.
+"""
+
+import csv
+import io as text_io
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from retina_seg import lesions, quality, zoo
+from retina_seg.datasets import LESIONS
+from retina_seg.inference import Prediction, Segmenter
+from retina_seg.lesions import Extent
+
+DISC = "disc"
+COLUMNS = ("photograph", "target", "count", "pixels", "disc_areas")
+
+
+def disc_finder(targets: Iterable[str], device: str = "auto") -> Segmenter | None:
+    """The packaged network whose disc is the unit for the lesions among `targets`; None where none is needed.
+
+    None as well where `targets` has the disc itself, or no such network is packaged.
+    """
+    targets = set(targets)
+    if not targets & set(LESIONS) or DISC in targets or DISC not in zoo.names():
+        return None
+    return Segmenter.from_pretrained(DISC, device)
+
+
+def disc_pixels(prediction: Prediction, finder: Segmenter | None = None) -> int | None:
+    """Area of the optic disc of the photograph in its pixels; None where it is not found beyond doubt (`quality`).
+
+    `finder` looks for it where the prediction itself has no disc.
+    """
+    found = prediction
+    if DISC not in prediction.targets:
+        if finder is None:
+            return None
+        found = finder.predict(prediction.image, prediction.fov)
+    place = found.targets.index(DISC)
+    if quality.of_mask(DISC, found.prob[place], found.mask[place], found.fov):
+        return None
+    return lesions.largest_piece(found.mask[place])
+
+
+def measure(prediction: Prediction, finder: Segmenter | None = None) -> dict[str, Extent]:
+    """Target -> extent of every lesion and of the disc that the prediction has; {} where it has none of them."""
+    wanted = [target for target in prediction.targets if target in (*LESIONS, DISC)]
+    if not wanted:
+        return {}
+    unit = disc_pixels(prediction, finder)
+    masks = {target: prediction.mask[prediction.targets.index(target)] for target in wanted}
+    return {target: lesions.extent(mask, None if target == DISC else unit) for target, mask in masks.items()}
+
+
+def recorded(prediction: Prediction, found: Mapping[str, Extent]) -> Prediction:
+    """The prediction whose provenance, and so its JSON, has the extents too; itself where there are none."""
+    if not found:
+        return prediction
+    return replace(
+        prediction,
+        provenance={**prediction.provenance, "extent": {target: plain(extent) for target, extent in found.items()}},
+    )
+
+
+def plain(extent: Extent) -> dict[str, float | None]:
+    """An extent as JSON knows it, disc areas to 4 significant digits."""
+    areas = None if math.isnan(extent.disc_areas) else float(f"{extent.disc_areas:.4g}")
+    return {"count": extent.count, "pixels": extent.pixels, "disc_areas": areas}
+
+
+def csv_text(rows: Iterable[tuple[str, Mapping[str, Extent]]]) -> str:
+    """A table of COLUMNS with a line for each photograph and target; disc areas are empty where they are unknown."""
+    text = text_io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for photograph, found in rows:
+        for target, extent in found.items():
+            areas = plain(extent)["disc_areas"]
+            writer.writerow((photograph, target, extent.count, extent.pixels, "" if areas is None else areas))
+    return text.getvalue()
