@@ -12,7 +12,7 @@ import pandas
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from retina_seg import __version__, biomarkers, datasets, io, scores, scoring, zoo
+from retina_seg import __version__, biomarkers, datasets, io, overlay, scores, scoring, zoo
 from retina_seg.errors import UserError
 from retina_seg.inference import Prediction
 from retina_seg.viewer import batches, canvas, charts, downloads, engine, launch, numbers, opened
@@ -148,7 +148,8 @@ def sidebar(session: Session, options: launch.Options, look: Look | None) -> Cho
     if others:
         labels = {NONE: "none", **titles}
         second = st.selectbox("Compare with", [NONE, *others], format_func=labels.__getitem__, key="second model")
-    truth_uploader(session)
+    models = (model,) if second == NONE else (model, second)
+    truth_uploader(session, list(dict.fromkeys(target for name in models for target in zoo.card(name).targets)))
     with st.expander("Settings"):
         pixel_size(session)
         keep = st.checkbox(
@@ -157,7 +158,6 @@ def sidebar(session: Session, options: launch.Options, look: Look | None) -> Cho
             help="Off: downloads are called photograph-01, photograph-02 … since file names may hold patients' names.",
         )
     st.caption(f"{RESEARCH} {PRIVACY}")
-    models = (model,) if second == NONE else (model, second)
     return Choices(models, titles, keep, options)
 
 
@@ -253,17 +253,31 @@ def pixel_size(session: Session) -> None:
         )
 
 
-def truth_uploader(session: Session) -> None:
-    """A mask drawn by hand for the photograph in view; it stays with it until it is removed."""
+def truth_uploader(session: Session, targets: list[str]) -> None:
+    """Masks drawn by hand for the photograph in view, one for each target; they stay with it until they are removed."""
     photograph = session.photographs.get(session.current)
     if photograph is None:
         return
-    key = f"truth {photograph.id}"
+    with st.expander("Compare with a truth"):
+        target = targets[0]
+        if len(targets) > 1:
+            target = st.selectbox("What is marked", targets, format_func=lambda one: overlay.title(one).capitalize())
+        drop_truth(session, photograph, target)
+        if photograph.id in session.refused:
+            st.error(plain(session.refused[photograph.id]))
+        if photograph.id in session.truths:
+            st.caption(f"In use: {plain(', '.join(session.truths[photograph.id].files.values()))}")
+            st.button("Remove the truth", on_click=session.forget_truths, args=(photograph.id,), width="stretch")
+
+
+def drop_truth(session: Session, photograph: Photograph, target: str) -> None:
+    """Where the mask of one target is dropped."""
+    key = f"truth {photograph.id} {target}"
 
     @guarded
     def dropped() -> None:
         file = st.session_state[key]
-        session.truths.pop(photograph.id, None)
+        session.forget_truth(photograph.id, target)
         session.refused.pop(photograph.id, None)
         if file is None:
             return
@@ -273,23 +287,14 @@ def truth_uploader(session: Session) -> None:
         except UserError as error:
             session.refused[photograph.id] = str(error)
         else:
-            session.truths[photograph.id] = DroppedTruth(file.file_id, file.name, {numbers.VESSELS: marked})
+            session.add_truth(photograph.id, DroppedTruth(file.file_id, {target: file.name}, {target: marked}))
 
-    def remove() -> None:
-        session.truths.pop(photograph.id, None)
-
-    with st.expander("Compare with a truth"):
-        st.file_uploader(
-            "Vessels marked by hand: two colours, the photograph's own size",
-            key=key,
-            max_upload_size=launch.MAX_UPLOAD_MB,
-            on_change=dropped,
-        )
-        if photograph.id in session.refused:
-            st.error(plain(session.refused[photograph.id]))
-        if photograph.id in session.truths:
-            st.caption(f"In use: {plain(session.truths[photograph.id].name)}")
-            st.button("Remove the truth", on_click=remove, width="stretch")
+    st.file_uploader(
+        f"{overlay.title(target).capitalize()} marked by hand: two colours, the photograph's own size",
+        key=key,
+        max_upload_size=launch.MAX_UPLOAD_MB,
+        on_change=dropped,
+    )
 
 
 # --- view
@@ -383,7 +388,8 @@ def score_numbers(
         if target in prediction.targets:
             mask = prediction.mask[prediction.targets.index(target)]
             auc = session.auc(photograph, model, target, truth)
-            found += numbers.scores(mask, truth, prediction.fov, auc)
+            several = target if len(prediction.targets) > 1 else ""
+            found += numbers.scores(mask, truth, prediction.fov, auc, of=several)
     return found
 
 
@@ -392,11 +398,10 @@ def number_list(prediction: Prediction, readable: list[Number], scored: list[Num
     if scored:
         st.markdown("###### Against the truth")
         number_lines(scored)
-    if numbers.VESSELS in prediction.targets:
-        st.markdown(f"###### Vessels, {plain(prediction.provenance['model'])}")
-        if numbers.withheld(prediction):
-            st.markdown("Withheld: see the red box above.")
-        number_lines(readable)
+    st.markdown(f"###### Measured on the mask of {plain(prediction.provenance['model'])}")
+    if numbers.withheld(prediction):
+        st.markdown("Withheld: see the red box above.")
+    number_lines(readable)
 
 
 def number_lines(found: list[Number]) -> None:

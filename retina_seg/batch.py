@@ -73,7 +73,7 @@ def predict_files(
     for source, stem in planned:
         try:
             prediction = segmenter.predict(source)
-            found = extents.measure(prediction, finder)
+            found = extents.measure(prediction, extents.disc_pixels(prediction, finder))
             files = tuple(extents.recorded(prediction, found).save(out, stem, what=what))
             outcome = Outcome(source, files, tuple(prediction.provenance["warnings"]), extents=found)
         except UserError as error:

@@ -196,10 +196,11 @@ def evaluate_together(
     for done, (fold, row) in enumerate(selected):
         if progress:
             progress(done, len(selected))
-        shown = _Shown.of(fold, row, data_root)
         for name, model in models.items():
             if fold not in candidates[name]:
                 candidates[name][fold] = model if isinstance(model, Candidate) else model(fold)
+        shown = _Shown.of(fold, row, data_root)
+        for name in models:
             candidate = candidates[name][fold]
             prediction = candidate.predict(shown.sample)
             if on_prediction:

@@ -29,8 +29,15 @@ def disc_finder(targets: Iterable[str], device: str = "auto") -> Segmenter | Non
     return Segmenter.from_pretrained(DISC, device)
 
 
+def measurable(targets: Iterable[str]) -> list[str]:
+    """Those of the targets that have an extent: lesions and the disc."""
+    return [target for target in targets if target in (*LESIONS, DISC)]
+
+
 def disc_pixels(prediction: Prediction, finder: Segmenter | None = None) -> int | None:
     """Area of the optic disc of the photograph in its pixels; None where it is not found beyond doubt (`quality`).
+
+    Only its largest piece counts: there is one disc.
 
     `finder` looks for it where the prediction itself has no disc.
     """
@@ -45,13 +52,12 @@ def disc_pixels(prediction: Prediction, finder: Segmenter | None = None) -> int 
     return lesions.largest_piece(found.mask[place])
 
 
-def measure(prediction: Prediction, finder: Segmenter | None = None) -> dict[str, Extent]:
-    """Target -> extent of every lesion and of the disc that the prediction has; {} where it has none of them."""
-    wanted = [target for target in prediction.targets if target in (*LESIONS, DISC)]
-    if not wanted:
-        return {}
-    unit = disc_pixels(prediction, finder)
-    masks = {target: prediction.mask[prediction.targets.index(target)] for target in wanted}
+def measure(prediction: Prediction, unit: int | None) -> dict[str, Extent]:
+    """Target -> extent of every lesion and of the disc that the prediction has; {} where it has none of them.
+
+    `unit` is the area of the optic disc in pixels (`disc_pixels`), None where it is not known.
+    """
+    masks = {target: prediction.mask[prediction.targets.index(target)] for target in measurable(prediction.targets)}
     return {target: lesions.extent(mask, None if target == DISC else unit) for target, mask in masks.items()}
 
 

@@ -17,6 +17,14 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "soft_exudates": (255, 255, 255),
     "disc": (0, 200, 140),
 }
+MEANING = {
+    "microaneurysms": "Round red dots, smaller than a vein is wide at the disc: swellings of capillaries.",
+    "haemorrhages": "Larger or irregular red spots: blood outside the vessels.",
+    "hard_exudates": "Bright yellow deposits with sharp borders: fat that leaked from vessels.",
+    "soft_exudates": "Whitish patches with soft borders, also called cotton-wool spots: swollen nerve fibres.",
+}
+"""Lesions of diabetic retinopathy in the terms of the ETDRS (Report 10, 1991), a sentence each."""
+_TITLES = {"disc": "optic disc"}
 OTHER = (204, 121, 167)
 HIT, FALSE, MISSED = (255, 255, 255), (240, 228, 66), (0, 114, 255)
 
@@ -24,6 +32,11 @@ HIT, FALSE, MISSED = (255, 255, 255), (240, 228, 66), (0, 114, 255)
 def colour(target: str) -> tuple[int, int, int]:
     """The fixed colour of a target, RGB 0 to 255."""
     return COLOURS.get(target, OTHER)
+
+
+def title(target: str) -> str:
+    """What people call a target: "hard exudates"."""
+    return _TITLES.get(target, target.replace("_", " "))
 
 
 def blend(

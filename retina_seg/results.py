@@ -22,7 +22,7 @@ from retina_seg.scores import METRICS, TITLES, compare, headline
 
 INTRODUCTION, TABLE, FLAT = "introduction.md", "results.csv", "results.json"
 ENOUGH_SEEDS = 3
-ABLATION, ABLATION_REFERENCE = "ablation-", "ablation-reference"
+ABLATION, REFERENCE = "ablation-", "-reference"  # how names begin, and how that of what they are compared with ends
 # The metrics of a table, the third with its interval.
 _COLUMNS = {
     "vessels": ("auc", "ap", "dice", "sensitivity", "specificity", "accuracy", "mcc", "cldice"),
@@ -515,8 +515,8 @@ def _two(group: Group, variant: str = "") -> str:
 
 
 def _ablations(groups: Sequence[Group]) -> list[str]:
-    """What each change is worth against `ablation-reference`, by one protocol."""
-    reference = next((group for group in groups if group.first.name == ABLATION_REFERENCE), None)
+    """What each change is worth against the reference of the ablations, by one protocol."""
+    reference = next((group for group in groups if group.first.name.endswith(REFERENCE)), None)
     rows = []
     for group in _best_first(groups):
         own = group is reference or reference is None
@@ -527,10 +527,11 @@ def _ablations(groups: Sequence[Group]) -> list[str]:
         rows.append((*head, str(len(group.records)), scored[0], a, p_a, scored[1], b, p_b))
     one, two = (TITLES[metric] for metric in groups[0].headline)
     columns = ("model", "what differs", "parameters", "schedule", "seeds", one, f"Δ {one}", "p", two, f"Δ {two}", "p")
-    missing = "" if reference else ", which has no record here"
     text = (
-        f"Δ: each minus `{ABLATION_REFERENCE}`{missing}: image means, averaged over the seeds that both have; "
-        "95 % interval and two-sided p by a paired bootstrap over subjects, not corrected for the number of rows."
+        f"Δ: each minus `{reference.first.name}`: image means, averaged over the seeds that both have; 95 % interval "
+        "and two-sided p by a paired bootstrap over subjects, not corrected for the number of rows."
+        if reference
+        else "The reference of these ablations has no record here."
     )
     return [f"### {_heading(groups[0].first)}", _caption(groups), text, _table(columns, rows), *_notes(groups)]
 

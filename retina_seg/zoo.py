@@ -25,8 +25,8 @@ SUMMARY = (
 
 
 def names() -> list[str]:
-    """Names of the packaged models, in alphabetical order."""
-    return sorted(path.stem for path in FOLDER.glob("*.json"))
+    """Names of the packaged models: DEFAULT, then the others in alphabetical order."""
+    return sorted((path.stem for path in FOLDER.glob("*.json")), key=lambda name: (name != DEFAULT, name))
 
 
 def card(name: str | Path) -> Card:

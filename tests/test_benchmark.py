@@ -94,7 +94,8 @@ def test_the_record_holds_what_evaluate_says(done, drawn_drive):
     assert record.default == "plain"
     for name in ("plain", "flips+clean"):
         variant, kept = scoring.VARIANTS[name], record.variants[name]
-        alone = scoring.score(run, "drive", drawn_drive, device="cpu", flips=variant.flips, clean=variant.clean)
+        scored = scoring.score(run, "drive", drawn_drive, device="cpu", flips=variant.flips, clean=variant.clean)
+        alone = scored["vessels"]
         assert kept["fov"] == pytest.approx(alone.fov, rel=1e-5)
         assert kept["full_frame"] == pytest.approx(alone.full_frame, rel=1e-5)
         assert kept["postprocessing"] == alone.postprocessing
@@ -251,7 +252,9 @@ def test_cross_is_every_pair_and_every_set_left_out(config):
 @pytest.mark.parametrize("fit", [("train",), ("train", "val")])
 def test_no_cell_is_scored_on_what_it_saw(tiny_config, fit):
     config = load_config(tiny_config, [f"data.fit={list(fit)}"])
-    for cell in plan([config], benchmark.NAMES, (0,)):
+    lesions = load_config(tiny_config, [f"data.fit={list(fit)}", "data.targets=[disc]"])
+    names = [name for name in benchmark.NAMES if name != "idrid"]
+    for cell in [*plan([config], names, (0,)), *plan([lesions], ["idrid"], (0,))]:
         for fold, (_, settings) in cell.trainings().items():
             seen = rows_of(settings.data.protocols, settings.data.fit + settings.data.monitor)
             scored = [row for k, row in protocols.cases(cell.protocol) if k == fold]

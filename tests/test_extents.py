@@ -40,6 +40,10 @@ def block(y, x, height, width):
     return mask
 
 
+def measured(given):
+    return extents.measure(given, extents.disc_pixels(given))
+
+
 DISC = block(80, 80, 30, 30) | block(0, 0, 2, 2)  # 900 pixels, 2.25 % of the field, and a speck
 LESION = block(10, 10, 10, 9) | block(10, 30, 9, 10)
 
@@ -56,7 +60,7 @@ class Finder:
 
 
 def test_lesions_are_measured_in_areas_of_the_disc_that_the_prediction_has():
-    found = extents.measure(prediction({"hard_exudates": LESION, "disc": DISC}))
+    found = measured(prediction({"hard_exudates": LESION, "disc": DISC}))
     assert found["hard_exudates"] == Extent(2, 180, 0.2)
     assert (found["disc"].count, found["disc"].pixels) == (2, 904)
     assert math.isnan(found["disc"].disc_areas)
@@ -64,20 +68,20 @@ def test_lesions_are_measured_in_areas_of_the_disc_that_the_prediction_has():
 
 def test_or_of_the_disc_that_another_network_finds():
     given = prediction({"hard_exudates": LESION})
-    assert extents.measure(given, Finder(DISC))["hard_exudates"].disc_areas == 0.2
+    assert extents.measure(given, extents.disc_pixels(given, Finder(DISC)))["hard_exudates"].disc_areas == 0.2
     for nothing in (
         None,
         Finder(np.zeros_like(DISC)),
         Finder(block(0, 0, 100, 100)),
     ):  # none, none found, far too large
-        found = extents.measure(given, nothing)["hard_exudates"]
+        found = extents.measure(given, extents.disc_pixels(given, nothing))["hard_exudates"]
         assert (found.count, found.pixels) == (2, 180)
         assert math.isnan(found.disc_areas)
 
 
 def test_vessels_have_no_extent():
     given = prediction({"vessels": LESION})
-    assert extents.measure(given) == {}
+    assert measured(given) == {}
     assert extents.recorded(given, {}) is given
 
 
@@ -116,7 +120,7 @@ def test_a_batch_of_lesions_leaves_a_mask_for_each_target_and_one_table(tiny_les
         for target in targets:
             mask = np.asarray(Image.open(tmp_path / f"{file.stem}_{target}_mask.png")) > 0
             assert int(own[target]["pixels"]) == record["extent"][target]["pixels"] == mask.sum()
-        assert record["extent"].keys() == extents.measure(segmenter.predict(file)).keys()
+        assert record["extent"].keys() == measured(segmenter.predict(file)).keys()
 
 
 def test_a_batch_of_vessels_has_no_such_table(tiny_run, drawn, tmp_path):
@@ -136,5 +140,5 @@ def test_the_packaged_disc_is_the_unit_of_packaged_lesions():
 
 def test_extents_are_recorded_beside_what_was_known():
     given = replace(prediction({"disc": DISC}), provenance={"model": "x"})
-    recorded = extents.recorded(given, extents.measure(given))
+    recorded = extents.recorded(given, measured(given))
     assert recorded.provenance == {"model": "x", "extent": {"disc": {"count": 2, "pixels": 904, "disc_areas": None}}}

@@ -15,7 +15,7 @@ from typing import Any
 from retina_seg import io
 from retina_seg.errors import UserError
 from retina_seg.inference import Prediction
-from retina_seg.viewer import numbers
+from retina_seg.viewer import engine, numbers
 from retina_seg.viewer.opened import Photograph
 
 SOUND, FLAGGED, FAILED = "no remark", "flagged", "failed"
@@ -53,7 +53,7 @@ def segment(photograph: Photograph, model: str, predict: Callable[[], Prediction
     """The record of one photograph; `predict` gives its result. No error leaves this function."""
     try:
         prediction = predict()
-        measured = numbers.measure(prediction)
+        measured = numbers.measure(prediction, engine.disc_pixels(prediction))
         masks = {t: io.mask_png(mask) for t, mask in zip(prediction.targets, prediction.mask, strict=True)}
     except UserError as error:
         return Record(photograph.id, photograph.name, model, FAILED, (str(error),))

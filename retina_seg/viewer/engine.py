@@ -4,9 +4,10 @@ What a visitor keeps of their results is in session.
 """
 
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 
-from retina_seg import io, zoo
+from retina_seg import extents, io, zoo
 from retina_seg.inference import Prediction, Segmenter
 from retina_seg.viewer.opened import Loaded
 
@@ -33,6 +34,22 @@ def warm() -> None:
     """Load the first model, so that the first photograph does not wait for it."""
     with _one_at_a_time:
         _segmenter(zoo.names()[0])
+
+
+def disc_pixels(prediction: Prediction) -> int | None:
+    """Area of the optic disc, the unit for lesions, by the packaged network where the prediction has none of its own.
+
+    None where there is no need for it, or no disc beyond doubt.
+    """
+    if not extents.measurable(prediction.targets):
+        return None
+    with _one_at_a_time:
+        return extents.disc_pixels(prediction, _disc_finder(prediction.targets))
+
+
+@lru_cache(maxsize=MODELS)
+def _disc_finder(targets: Sequence[str]) -> Segmenter | None:
+    return extents.disc_finder(targets)
 
 
 def segment(name: str, loaded: Loaded) -> Prediction:

@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import biomarkers, metrics
+from retina_seg import biomarkers, extents, metrics, overlay
 from retina_seg.biomarkers import Description
+from retina_seg.datasets import LESIONS
 from retina_seg.inference import Prediction
+from retina_seg.lesions import Extent
 
 VESSELS = "vessels"
 
@@ -41,12 +43,23 @@ def withheld(prediction: Prediction) -> list[str]:
     return [doubt.text for doubt in prediction.doubts if doubt.withholds]
 
 
-def measure(prediction: Prediction) -> dict[str, float]:
-    """Biomarkers of the vessels by name; {} where the model finds none or they are withheld."""
-    if VESSELS not in prediction.targets or withheld(prediction):
+def measure(prediction: Prediction, disc_pixels: int | None = None) -> dict[str, float]:
+    """Biomarkers of the vessels and extents of the lesions and the disc, by name; {} where they are withheld.
+
+    Extents are called `<target>_count`, `<target>_pixels` and, of lesions, `<target>_disc_areas`, NaN without
+    `disc_pixels`.
+    """
+    if withheld(prediction):
         return {}
-    mask = prediction.mask[prediction.targets.index(VESSELS)]
-    return asdict(biomarkers.measure(mask, prediction.fov))
+    found: dict[str, float] = {}
+    if VESSELS in prediction.targets:
+        mask = prediction.mask[prediction.targets.index(VESSELS)]
+        found |= asdict(biomarkers.measure(mask, prediction.fov))
+    for target, extent in extents.measure(prediction, disc_pixels).items():
+        found |= {f"{target}_{name}": value for name, value in asdict(extent).items()}
+        if target not in LESIONS:
+            del found[f"{target}_disc_areas"]
+    return found
 
 
 def remarks(measured: Mapping[str, float]) -> list[str]:
@@ -82,14 +95,40 @@ def readable(measured: Mapping[str, float], um_per_px: float | None = None) -> l
             length = value * um_per_px
             text += f" = {length:.0f} µm" if length < 10_000 else f" = {length / 1000:.1f} mm"
         found.append(Number(name, description.label, text, description.sentence))
+    for target in (*LESIONS, extents.DISC):
+        if f"{target}_count" in measured:
+            found.append(_extent(target, {name: measured.get(f"{target}_{name}", math.nan) for name in _EXTENT}))
     return found
 
 
-def scores(mask: NDArray[np.bool_], truth: NDArray[np.bool_], fov: NDArray[np.bool_], auc: float) -> list[Number]:
-    """SCORES of a mask (H, W) against the truth (H, W) inside the field of view (H, W)."""
+_EXTENT = ("count", "pixels", "disc_areas")
+
+
+def _extent(target: str, measured: Mapping[str, float]) -> Number:
+    """One line for a lesion or the disc: how many pieces and how large."""
+    extent = Extent(int(measured["count"]), int(measured["pixels"]), measured["disc_areas"])
+    label = overlay.title(target).capitalize()
+    if target == extents.DISC:
+        return Number(f"{target}_pixels", label, f"{extent.pixels:,} px", "Area that is marked as the optic disc.")
+    if not extent.count:
+        return Number(f"{target}_count", label, "none found", overlay.MEANING[target])
+    if math.isnan(extent.disc_areas):
+        return Number(f"{target}_count", label, f"{extent.count}, {extent.pixels:,} px", overlay.MEANING[target])
+    areas = "less than 0.01" if extent.disc_areas < 0.01 else f"{extent.disc_areas:.2f}"
+    return Number(f"{target}_count", label, f"{extent.count}, {areas} disc areas", overlay.MEANING[target])
+
+
+def scores(
+    mask: NDArray[np.bool_], truth: NDArray[np.bool_], fov: NDArray[np.bool_], auc: float, *, of: str = ""
+) -> list[Number]:
+    """SCORES of a mask (H, W) against the truth (H, W) inside the field of view (H, W).
+
+    `of` is the target, where there are several and labels must tell them apart.
+    """
     counts = metrics.confusion_counts(mask, truth, fov)
     values = {**{name: getattr(counts, name) for name in SCORES if name != "auc"}, "auc": auc}
+    called = f", {overlay.title(of)}" if of else ""
     return [
-        Number(name, label, "undefined" if math.isnan(values[name]) else f"{values[name]:.3f}", sentence)
+        Number(name, label + called, "undefined" if math.isnan(values[name]) else f"{values[name]:.3f}", sentence)
         for name, (label, sentence) in SCORES.items()
     ]

@@ -26,7 +26,6 @@ THRESHOLDS = 1000
 FOV_COLOUR = (150, 150, 150)
 SECOND_COLOUR = overlay.OTHER  # all targets of the model beside
 TRUTH_COLOUR = (213, 94, 0)  # vermilion of Okabe and Ito: none of the targets has it
-TITLES = {"disc": "optic disc"}
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class Scene:
             prediction = source.prediction
             for index, target in enumerate(prediction.targets):
                 truth = self.truths.get(target)
-                title = _title(target)
+                title = overlay.title(target)
                 colour = overlay.colour(target) if source.id == "a" else SECOND_COLOUR
                 layers.append(
                     {
@@ -159,12 +158,8 @@ class Scene:
         layers.append({**_layer("fov", "mask", "fov", "a", FOV_COLOUR), "title": "field of view", "contour": True})
         for target in self.truths:
             layer = _layer(f"truth:{target}", "truth", target, "", TRUTH_COLOUR)
-            layers.append({**layer, "title": f"truth: {_title(target)}"})
+            layers.append({**layer, "title": f"truth: {overlay.title(target)}"})
         return layers
-
-
-def _title(target: str) -> str:
-    return TITLES.get(target, target.replace("_", " "))
 
 
 def _layer(name: str, kind: str, target: str, source: str, colour: tuple[int, int, int]) -> dict[str, Any]:

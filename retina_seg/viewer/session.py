@@ -33,14 +33,17 @@ def _remembered(store: OrderedDict[Any, Any], key: Hashable, make: Callable[[], 
 
 @dataclass(frozen=True)
 class DroppedTruth:
-    """An annotation a visitor dropped: `id` is unique, `name` that of its file, `targets` name -> bool (H, W)."""
+    """What a visitor dropped for a photograph.
+
+    `id` is unique, `files` target -> name of its file, `targets` target -> bool (H, W).
+    """
 
     id: str
-    name: str
+    files: Mapping[str, str]
     targets: Mapping[str, NDArray[np.bool_]]
 
 
-_NO_TRUTH = DroppedTruth("", "", {})
+_NO_TRUTH = DroppedTruth("", {}, {})
 
 
 @dataclass
@@ -128,6 +131,26 @@ class Session:
         dropped = self.truths.get(photograph.id, _NO_TRUTH)
         return {**self.load(photograph).truths, **dropped.targets}
 
+    def add_truth(self, key: str, truth: DroppedTruth) -> None:
+        """Keep a truth beside those of other targets of the photograph `key`."""
+        old = self.truths.get(key)
+        if old is not None:
+            files, targets = {**old.files, **truth.files}, {**old.targets, **truth.targets}
+            truth = DroppedTruth(f"{old.id} {truth.id}", files, targets)
+        self.truths[key] = truth
+
+    def forget_truth(self, key: str, target: str) -> None:
+        """Drop the truth of one target; with the last one the photograph has none."""
+        old = self.truths.pop(key, None)
+        if old is not None and set(old.targets) - {target}:
+            files = {name: file for name, file in old.files.items() if name != target}
+            left = {name: mask for name, mask in old.targets.items() if name != target}
+            self.truths[key] = DroppedTruth(f"{old.id} without {target}", files, left)
+
+    def forget_truths(self, key: str) -> None:
+        """Drop the truths of all targets."""
+        self.truths.pop(key, None)
+
     def scene(self, photograph: Photograph, models: Sequence[str], titles: Mapping[str, str]) -> Scene:
         """What the browser draws: the results of one or two models on one photograph."""
         key = (photograph.id, tuple(models), self.truths.get(photograph.id, _NO_TRUTH).id)
@@ -156,7 +179,7 @@ class Session:
         """`numbers.measure` of `chosen`; it takes half a second for a large photograph, so it is done once."""
         prediction = self.chosen(photograph, model)
         key = (photograph.id, model, prediction.thresholds)
-        return _remembered(self._measured, key, lambda: numbers.measure(prediction))
+        return _remembered(self._measured, key, lambda: numbers.measure(prediction, engine.disc_pixels(prediction)))
 
     def pixel_size(self, photograph: Photograph) -> float | None:
         """Micrometres on the retina that a pixel spans, None where the visitor gave none for this photograph."""

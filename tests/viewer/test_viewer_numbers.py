@@ -10,11 +10,38 @@ from retina_seg.viewer import numbers
 
 def test_measured_is_what_the_library_measures(prediction, two_targets):
     assert numbers.measure(prediction) == asdict(biomarkers.measure(prediction.mask[0], prediction.fov))
-    assert numbers.measure(two_targets) == asdict(biomarkers.measure(two_targets.mask[0], two_targets.fov))
+    measured = numbers.measure(two_targets)
+    disc = {"disc_count": measured.pop("disc_count"), "disc_pixels": int(two_targets.mask[1].sum())}
+    assert measured | disc == asdict(biomarkers.measure(two_targets.mask[0], two_targets.fov)) | disc
 
 
-def test_nothing_is_measured_of_other_targets(prediction):
-    assert numbers.measure(replace(prediction, targets=("disc",))) == {}
+def test_lesions_are_counted_and_measured_in_disc_areas(prediction):
+    mask = np.zeros_like(prediction.mask)
+    mask[0, 40:44, 40:45] = mask[0, 60:64, 40:45] = True
+    spots = replace(prediction, targets=("haemorrhages",), mask=mask, mask_doubts=())
+    measured = numbers.measure(spots, disc_pixels=100)
+    assert measured == {"haemorrhages_count": 2, "haemorrhages_pixels": 40, "haemorrhages_disc_areas": 0.4}
+    (read,) = numbers.readable(measured)
+    assert (read.label, read.value) == ("Haemorrhages", "2, 0.40 disc areas")
+    assert numbers.readable(numbers.measure(spots, disc_pixels=100_000))[0].value == "2, less than 0.01 disc areas"
+    assert numbers.readable(numbers.measure(spots))[0].value == "2, 40 px"
+    nothing = replace(spots, mask=np.zeros_like(mask))
+    assert numbers.readable(numbers.measure(nothing, disc_pixels=100))[0].value == "none found"
+
+
+def test_the_disc_is_measured_in_pixels(prediction):
+    mask = np.zeros_like(prediction.mask)
+    mask[0, 40:60, 40:60] = True
+    disc = replace(prediction, targets=("disc",), mask=mask, mask_doubts=())
+    assert numbers.measure(disc) == {"disc_count": 1, "disc_pixels": 400}
+    (read,) = numbers.readable(numbers.measure(disc))
+    assert (read.label, read.value) == ("Optic disc", "400 px")
+
+
+def test_scores_of_several_targets_name_theirs(prediction, drawing):
+    mask, fov = prediction.mask[0], prediction.fov
+    scores = numbers.scores(mask, drawing.vessels, fov, 0.9, of="hard_exudates")
+    assert [one.label for one in scores][:2] == ["Dice, hard exudates", "Sensitivity, hard exudates"]
 
 
 def test_doubts_withhold_the_numbers(prediction, doubtful, worthless):

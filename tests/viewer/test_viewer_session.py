@@ -26,7 +26,7 @@ def used(session, photograph):
     session.thresholds[photograph.id, "one"] = {"vessels": 0.6}
     marked = np.zeros(session.load(photograph).image.shape[:2], np.bool_)
     marked[50:60, 50:60] = True
-    session.truths[photograph.id] = DroppedTruth("truth file", "truth.png", {"vessels": marked})
+    session.truths[photograph.id] = DroppedTruth("truth file", {"vessels": "truth.png"}, {"vessels": marked})
     session.refused[photograph.id] = "another file is too small"
     session.um_per_px[photograph.id] = 7.5
     session.scene(photograph, ("one", "two"), TITLES)
@@ -168,12 +168,12 @@ def test_a_dropped_truth_makes_another_scene_and_goes_before_the_known_one(sessi
     assert session.scene(one, ("one",), TITLES) is before
     np.testing.assert_array_equal(before.truths["vessels"], drawing.vessels)
     dropped = drawing.vessels[::-1].copy()
-    session.truths[one.id] = DroppedTruth("file 1", "truth.png", {"vessels": dropped})
+    session.truths[one.id] = DroppedTruth("file 1", {"vessels": "truth.png"}, {"vessels": dropped})
     after = session.scene(one, ("one",), TITLES)
     assert after.id != before.id
     assert after.photograph == before.photograph
     np.testing.assert_array_equal(after.truths["vessels"], dropped)
-    session.truths[one.id] = DroppedTruth("file 2", "truth.png", {"vessels": dropped})
+    session.truths[one.id] = DroppedTruth("file 2", {"vessels": "truth.png"}, {"vessels": dropped})
     assert session.scene(one, ("one",), TITLES).id not in (before.id, after.id)
     del session.truths[one.id]
     assert session.scene(one, ("one",), TITLES) is before
@@ -201,7 +201,7 @@ def test_auc_is_that_of_the_library_and_follows_the_truth(session, photograph, r
     expected = metrics.auc(prediction.prob[0], drawing.vessels, prediction.fov)
     assert session.auc(one, "one", "vessels", drawing.vessels) == expected
     other = drawing.vessels[::-1].copy()
-    session.truths[one.id] = DroppedTruth("file", "truth.png", {"vessels": other})
+    session.truths[one.id] = DroppedTruth("file", {"vessels": "truth.png"}, {"vessels": other})
     assert session.auc(one, "one", "vessels", other) == metrics.auc(prediction.prob[0], other, prediction.fov)
     monkeypatch.setattr(metrics, "auc", None)
     assert session.auc(one, "one", "vessels", other) != expected
@@ -224,3 +224,17 @@ def test_a_pixel_size_is_that_of_its_photograph_or_of_all_of_one_size(session, p
     session.um_of_size[session.load(one).image.shape[:2]] = 8.0
     assert session.pixel_size(one) == 7.5
     assert session.pixel_size(other) == 8.0
+
+
+def test_truths_of_several_targets_stay_beside_each_other():
+    session, mask = Session(), np.ones((4, 4), dtype=bool)
+    session.add_truth("eye", DroppedTruth("1", {"disc": "od.tif"}, {"disc": mask}))
+    session.add_truth("eye", DroppedTruth("2", {"haemorrhages": "he.tif"}, {"haemorrhages": mask}))
+    assert dict(session.truths["eye"].files) == {"disc": "od.tif", "haemorrhages": "he.tif"}
+    before = session.truths["eye"].id
+    session.forget_truth("eye", "disc")
+    assert list(session.truths["eye"].targets) == ["haemorrhages"]
+    assert session.truths["eye"].id != before  # what was drawn with the old one is drawn anew
+    session.forget_truth("eye", "haemorrhages")
+    assert "eye" not in session.truths
+    session.forget_truth("eye", "disc")  # nothing to forget
