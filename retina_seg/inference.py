@@ -92,8 +92,9 @@ class Prediction:
         """Name and content of the files that `save` writes; nothing touches the disk.
 
         They are `<stem>_mask.png`, `_prob.tif`, `_overlay.png`, `_mask.nii.gz` as asked for, and always, as the
-        last, `<stem>.json`. With several targets the name carries the target: `<stem>_<target>_mask.png`. Of the
-        photograph's file they hold the pixels and, in the JSON, its name; none of its other metadata.
+        last, `<stem>.json`. With several targets the name carries the target, `<stem>_<target>_mask.png`, and the
+        overlay has a legend below the photograph. Of the photograph's file they hold the pixels and, in the JSON, its
+        name; none of its other metadata.
 
         Parameters
         ----------
@@ -120,7 +121,10 @@ class Prediction:
             if "nifti" in what:
                 files[f"{name}_mask.nii.gz"] = io.nifti(mask, pixel_size_mm)
         if "overlay" in what:
-            files[f"{stem}_overlay.png"] = io.rgb_png(overlay.blend(self.image, self.mask, self.targets))
+            picture = overlay.blend(self.image, self.mask, self.targets)
+            if len(self.targets) > 1:
+                picture = np.concatenate([picture, overlay.legend(picture.shape[1], self.targets)])
+            files[f"{stem}_overlay.png"] = io.rgb_png(picture)
         record = dict(self.provenance)
         if pixel_size_mm is not None:
             record["pixel_size_um"] = round(1000 * pixel_size_mm, 6)

@@ -1,17 +1,18 @@
 """Masks over photographs as plain pixels: the fixed colours of the targets, blending, agreement with the truth.
 
-No figures with axes or text (see report).
+No figures with axes (see report).
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 # Distinguishable with every common colour deficiency and against the orange of a fundus (after Okabe and Ito).
 COLOURS: dict[str, tuple[int, int, int]] = {
     "vessels": (86, 240, 255),
-    "microaneurysms": (0, 0, 160),
+    "microaneurysms": (255, 105, 235),
     "haemorrhages": (0, 114, 178),
     "hard_exudates": (240, 228, 66),
     "soft_exudates": (255, 255, 255),
@@ -47,6 +48,27 @@ def blend(
     for layer, target in zip(mask, targets, strict=True):
         out[layer] = (1 - opacity) * out[layer] + opacity * np.asarray(colour(target), np.float32)
     return np.rint(out).astype(np.uint8)
+
+
+def legend(width: int, targets: Sequence[str]) -> NDArray[np.uint8]:
+    """What the colours of the targets mean: a dark band uint8 (h, `width`, 3), in as many rows as it takes."""
+    size = max(width // 50, 11)
+    font = ImageFont.load_default(size)
+    places: list[tuple[int, int]] = []
+    step, x, row = 2 * size, size // 2, 0
+    for target in targets:
+        length = round(1.5 * size + font.getlength(title(target)))
+        if places and x + length > width:
+            x, row = size // 2, row + 1
+        places.append((x, row))
+        x += length + size
+    band = Image.new("RGB", (width, step * (row + 1)), (24, 24, 24))
+    draw = ImageDraw.Draw(band)
+    for (x, row), target in zip(places, targets, strict=True):
+        middle = step * row + size
+        draw.rectangle((x, middle - size // 2, x + size, middle + size // 2), fill=colour(target))
+        draw.text((x + round(1.5 * size), middle), title(target), fill=(235, 235, 235), font=font, anchor="lm")
+    return np.asarray(band)
 
 
 def agreement(

@@ -36,3 +36,23 @@ def test_agreement_shows_hits_false_and_missed(drawn):
         assert (out[where & drawn.fov] == colour).all()
     rest = out[~mask & ~drawn.vessels]
     assert (rest[:, 0] == rest[:, 2]).all()
+
+
+def test_the_legend_names_every_colour_and_fits():
+    targets = ["microaneurysms", "haemorrhages", "hard_exudates", "soft_exudates", "disc"]
+    heights = []
+    for width in (150, 600, 4288):
+        band = overlay.legend(width, targets)
+        assert band.dtype == np.uint8
+        assert band.shape[1:] == (width, 3)
+        shown = {tuple(pixel) for pixel in np.unique(band.reshape(-1, 3), axis=0).tolist()}
+        assert {overlay.colour(target) for target in targets} <= shown
+        heights.append(band.shape[0] / max(width // 50, 11))
+    assert heights == sorted(heights, reverse=True)  # more rows where it is narrow
+    assert heights[0] > heights[-1]
+
+
+def test_titles_are_words():
+    assert overlay.title("hard_exudates") == "hard exudates"
+    assert overlay.title("disc") == "optic disc"
+    assert set(overlay.MEANING) == {"microaneurysms", "haemorrhages", "hard_exudates", "soft_exudates"}

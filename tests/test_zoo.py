@@ -177,7 +177,7 @@ def test_package_copies_the_reports_and_their_scores(run, tmp_path, monkeypatch)
     assert zoo.reports("mini") == zoo.reports(run)
     assert not stale.exists()
     assert list(card.scores) == ["drive", "cross-stare"]
-    assert card.headline() == "drive: AUC 0.5000, Dice 0.5000; cross-stare: AUC 0.5000, Dice 0.5000"
+    assert card.headline() == "drive: Dice 0.5000, AUC 0.5000; cross-stare: Dice 0.5000, AUC 0.5000"
     assert card.scores["drive"]["second_observer"] == {"dice": 0.75}
     assert "second_observer" not in card.scores["cross-stare"]
     assert zoo.verify() == {"mini": ""}

@@ -65,7 +65,8 @@ def measure(prediction: Prediction, disc_pixels: int | None = None) -> dict[str,
 def remarks(measured: Mapping[str, float]) -> list[str]:
     """What unusual biomarkers say about the mask: a sentence for each."""
     said = []
-    for name, distance in biomarkers.unusual(measured).items():
+    known = {name: value for name, value in measured.items() if name in biomarkers.DESCRIPTIONS}
+    for name, distance in biomarkers.unusual(known).items():
         description = biomarkers.DESCRIPTIONS[name]
         side, meaning = ("low", "many vessels may be missing") if distance < 0 else ("high", "much may be no vessel")
         value = _text(description, measured[name])
