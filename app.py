@@ -559,7 +559,7 @@ def results_page(session: Session, choices: Choices, look: Look) -> None:
     picked = st.multiselect("Model and protocol", list(found), default=first) or first
     reports = {name: found[name] for name in picked}
     st.caption(
-        "Scores inside the field of view, against the first human observer, at a threshold that no scored photograph "
+        "Scores inside the field of view, against the reference annotation, at a threshold that no scored photograph "
         "chose. In the curves a dot is the model at that threshold and a cross the second human observer."
     )
     summary = pandas.DataFrame(charts.summary(reports))
@@ -568,6 +568,8 @@ def results_page(session: Session, choices: Choices, look: Look) -> None:
         box = st.warning if report["leaked_images"] else st.caption
         for warning in report["warnings"]:
             box(f"{plain(name)}: {plain(warning)}")
+        for line in scores.further_lines(report):
+            st.caption(f"{plain(name)}: {plain(line)}")
     left, right = st.columns(2)
     left.markdown("##### ROC curve")
     left.altair_chart(charts.roc(reports), width="stretch")
@@ -613,7 +615,7 @@ def about_page(session: Session, choices: Choices, look: Look) -> None:
         st.subheader(plain(title))
         st.markdown(
             f"{plain(card.description or 'A run of this computer.')}  \n"
-            f"Finds: {plain(', '.join(card.targets))}. Parameters: {card.parameters:,}. "
+            f"Finds: {plain(', '.join(map(overlay.title, card.targets)))}. Parameters: {card.parameters:,}. "
             f"Thresholds: {plain(', '.join(f'{t} {v:.3f}' for t, v in card.thresholds.items()))} "
             f"({plain(card.threshold_source)})."
         )

@@ -30,7 +30,7 @@ _HEIGHT = 420
 
 def summary(reports: Reports) -> list[dict[str, Any]]:
     """One row for each report and one for its second human observer: pooled scores, Dice with its 95 % interval."""
-    names = ("auc", "dice", "sensitivity", "specificity", "mcc", "cldice")
+    names = ("auc", "ap", "dice", "iou", "sensitivity", "specificity", "mcc", "cldice")
     rows = []
     for title, report in reports.items():
         raters = {title: report, f"{title}: second human": report["second_observer"]}
