@@ -4,7 +4,7 @@ No transforms, no torch; checks across images are in audit.py, decoding of file 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -176,8 +176,8 @@ def set_folder(dataset: str, data_root: str | Path) -> Path:
     raise UserError(f"data root {root} {problem}; {advice}")
 
 
-def load(row: Row, data_root: str | Path) -> Sample:
-    """Read one row's image, targets and field of view.
+def load(row: Row, data_root: str | Path, wanted: Collection[str] | None = None) -> Sample:
+    """Read one row's image, targets and field of view; of the targets only those `wanted`, where they are named.
 
     A target of the set that the row names no file for is all False where the release means "does not occur"
     (IDRiD lesions) and left out where it means "not annotated" (DRIVE training, second observer). For rows of
@@ -197,7 +197,8 @@ def load(row: Row, data_root: str | Path) -> Sample:
     root = Path(data_root) if row.dataset == FOLDER else set_folder(row.dataset, data_root)
     image = io.read_image(existing(root, row.image))
     shape = image.shape[:2]
-    targets = {name: io.read_mask(existing(root, path)) for name, path in row.targets.items()}
+    listed = {name: path for name, path in row.targets.items() if wanted is None or name in wanted}
+    targets = {name: io.read_mask(existing(root, path)) for name, path in listed.items()}
     fov = io.read_mask(existing(root, row.fov)) if row.fov else None
     for name, array in (*targets.items(), ("fov", fov)):
         if array is not None and array.shape != shape:
@@ -206,8 +207,8 @@ def load(row: Row, data_root: str | Path) -> Sample:
                 f"{shape[1]}x{shape[0]}; get the set again, or run `retina-seg data check {row.dataset}`"
             )
     if row.dataset in DATASETS:
-        empty = {name: np.zeros(shape, dtype=np.bool_) for name in DATASETS[row.dataset].absent_is_empty}
-        targets = {**empty, **targets}
+        absent = [name for name in DATASETS[row.dataset].absent_is_empty if wanted is None or name in wanted]
+        targets = {**{name: np.zeros(shape, dtype=np.bool_) for name in absent}, **targets}
     return Sample(row.id, image, targets, fov)
 
 

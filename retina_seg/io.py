@@ -100,7 +100,7 @@ def read_mask(source: StrPath | InMemory) -> NDArray[np.bool_]:
     array = _on_black(decode(source))
     values = array.reshape(*array.shape[:2], -1)  # (H, W, C)
     first = values[0, 0]
-    differs = (values != first).any(axis=2)
+    differs = np.logical_or.reduce([values[..., channel] != first[channel] for channel in range(values.shape[2])])
     if not differs.any():
         return np.full(differs.shape, bool(first.any()))
     second = values[differs][0]

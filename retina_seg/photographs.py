@@ -69,10 +69,10 @@ def rows_of(protocols: Sequence[str], splits: Sequence[str]) -> list[Row]:
 
 def load_photograph(row: Row, data_root: str | Path, targets: Sequence[str], settings: Preprocess) -> Photograph:
     """Read and prepare one photograph; UserError where a target is not annotated in it."""
-    sample = datasets.load(row, data_root)
+    sample = datasets.load(row, data_root, targets)
     if missing := [target for target in targets if target not in sample.targets]:
         raise UserError(
-            f"{row.key} has no annotation of {', '.join(missing)}: it has {', '.join(sample.targets) or 'none'}"
+            f"{row.key} has no annotation of {', '.join(missing)}: it has {', '.join(row.targets) or 'none'}"
         )
     fov = find_fov(sample.image) if sample.fov is None else sample.fov
     bits = np.stack([np.packbits(mask, axis=-1) for mask in (*(sample.targets[target] for target in targets), fov)])

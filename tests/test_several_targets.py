@@ -112,3 +112,16 @@ def test_truth_is_held_as_bits(drawn_idrid):
     np.testing.assert_array_equal(photograph.truth, np.stack([sample.targets[target] for target in TARGETS]))
     assert photograph.truth.dtype == photograph.fov.dtype == bool
     assert photograph.fov.shape == (104, 128)
+
+
+def test_only_the_wanted_annotations_are_read(drawn_idrid, monkeypatch):
+    row = next(row for row in datasets.rows("idrid_seg") if "soft_exudates" not in row.targets)
+    read = []
+    original = datasets.io.read_mask
+    monkeypatch.setattr(datasets.io, "read_mask", lambda path: read.append(path.name) or original(path))
+    sample = datasets.load(row, drawn_idrid, ["disc", "soft_exudates"])
+    assert list(sample.targets) == ["soft_exudates", "disc"]
+    assert not sample.targets["soft_exudates"].any()
+    assert len(read) == 1
+    assert read[0].endswith("_OD.tif")
+    assert set(datasets.load(row, drawn_idrid).targets) == {*datasets.LESIONS, "disc"}
