@@ -193,13 +193,14 @@ def evaluate_together(
     candidates: dict[str, dict[int, Candidate]] = {name: {} for name in models}
     found: dict[str, dict[str, _Found]] = {name: {} for name in models}
     observers: list[_Scored] = []
+    coarse = any(_is_large(row) for _, row in selected)
     for done, (fold, row) in enumerate(selected):
         if progress:
             progress(done, len(selected))
         for name, model in models.items():
             if fold not in candidates[name]:
                 candidates[name][fold] = model if isinstance(model, Candidate) else model(fold)
-        shown = _Shown.of(fold, row, data_root)
+        shown = _Shown.of(fold, row, data_root, coarse=coarse)
         for name in models:
             candidate = candidates[name][fold]
             prediction = candidate.predict(shown.sample)
@@ -225,21 +226,29 @@ def evaluate_together(
 
 @dataclass(frozen=True)
 class _Shown:
-    """A photograph to be scored: its Sample with a field of view, `fov` bool (H, W), and the hashes of both."""
+    """A photograph to be scored: its Sample with a field of view, `fov` bool (H, W), and the hashes of both.
+
+    `coarse` says how its pixels are ranked, alike for all photographs that are scored together.
+    """
 
     fold: int
     row: Row
     sample: Sample
     fov: Array
     hashes: Mapping[str, str]
+    coarse: bool
 
     @classmethod
-    def of(cls, fold: int, row: Row, data_root: str | Path) -> "_Shown":
+    def of(cls, fold: int, row: Row, data_root: str | Path, *, coarse: bool) -> "_Shown":
         """Read; the field of view is found where the set releases none."""
         sample = datasets.load(row, data_root)
         fov = find_fov(sample.image) if sample.fov is None else sample.fov
         hashes = {"image_sha256": datasets.pixel_hash(sample.image), "fov_sha256": datasets.pixel_hash(fov)}
-        return cls(fold, row, replace(sample, fov=fov), fov, hashes)
+        return cls(fold, row, replace(sample, fov=fov), fov, hashes, coarse)
+
+
+def _is_large(row: Row) -> bool:
+    return row.width * row.height > _EXACT_PIXELS
 
 
 def _targets(prediction: PredictionLike, wanted: Sequence[str]) -> list[str]:
@@ -288,7 +297,7 @@ def _marked(shown: _Shown, target: str, prob: Array, threshold: float) -> _Score
 def _score(shown: _Shown, target: str, prob: Array, candidate: Candidate) -> tuple[_Scored, dict[str, Ranking]]:
     """What a model found, with what only some targets and some networks have, and the rankings of its pixels."""
     truth, fov, threshold = shown.sample.targets[target], shown.fov, candidate.threshold_of(target)
-    image, coarse = _marked(shown, target, prob, threshold), truth.size > _EXACT_PIXELS
+    image, coarse = _marked(shown, target, prob, threshold), shown.coarse
     rankings = {
         block: metrics.ranking(prob, truth, where, coarse=coarse)
         for block, where in (("inside", fov), ("outside", ~fov))
@@ -335,7 +344,7 @@ def _report(
     pooled, tally = _pooled(images, inside), metrics.pool([image.inside for image in images])
     binned = tally.metrics()
     binning = {f"{name}_binned_minus_exact": binned[name] - pooled[name] for name in ("auc", "ap")}
-    if any(image.row.width * image.row.height > _EXACT_PIXELS for image in images):
+    if any(_is_large(image.row) for image in images):
         bounds = metrics.binning_error(inside.counts)
         binning |= dict(zip(("auc_off_at_most", "ap_off_at_most"), bounds, strict=True))
     oracle = metrics.best_threshold_from_histogram(tally.histogram)[0]

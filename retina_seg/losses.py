@@ -3,7 +3,8 @@
 No metric and no optimiser.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from monai.losses import DiceLoss, FocalLoss, SoftclDiceLoss, TverskyLoss
@@ -31,6 +32,28 @@ def _inside(logits: Tensor, target: Tensor, fov: Tensor) -> tuple[Tensor, Tensor
 def bce(logits: Tensor, target: Tensor, fov: Tensor) -> Tensor:
     """Binary cross-entropy, mean over field-of-view pixels and channels."""
     return _mean_inside(F.binary_cross_entropy_with_logits(logits, target, reduction="none"), fov)
+
+
+def balanced_bce(prevalence: Sequence[float]) -> Loss:
+    """Cross-entropy of each target divided by what its prevalence alone would cost; then the mean over targets.
+
+    The entropy of the prevalence is the loss of a network that knows nothing else, so every target starts at 1 and a
+    lesion that covers a thousandth of the retina weighs as much as one that covers a fiftieth. Each term is still
+    cross-entropy: the probabilities mean what they say.
+
+    Parameters
+    ----------
+    prevalence : share of the field of view that each target covers, in [0, 1]; less than 1e-4 counts as that.
+    """
+    shares = [min(max(share, 1e-4), 0.5) for share in prevalence]
+    entropies = [-share * math.log(share) - (1 - share) * math.log1p(-share) for share in shares]
+
+    def loss(logits: Tensor, target: Tensor, fov: Tensor) -> Tensor:
+        weights = 1 / logits.new_tensor(entropies)
+        values = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return _mean_inside(values * weights.view(1, -1, 1, 1), fov)
+
+    return loss
 
 
 def dice(logits: Tensor, target: Tensor, fov: Tensor) -> Tensor:
@@ -69,8 +92,17 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def get_loss(name: str) -> Loss:
-    """The loss called `name`; UserError lists the known ones."""
+BALANCED: dict[str, Callable[[Sequence[float]], Loss]] = {"balanced_bce": balanced_bce}
+"""Losses that must know how often each target occurs."""
+
+
+def get_loss(name: str, prevalence: Sequence[float] = ()) -> Loss:
+    """The loss called `name`; UserError lists the known ones.
+
+    `prevalence` is the share of the field of view that each target covers, for the losses of BALANCED.
+    """
+    if name in BALANCED:
+        return BALANCED[name](prevalence)
     if name not in LOSSES:
-        raise UserError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)}")
+        raise UserError(f"unknown loss {name!r}: choose one of {', '.join((*LOSSES, *BALANCED))}")
     return LOSSES[name]

@@ -119,7 +119,6 @@ def fit(
     lock = FileLock(run / LOCK, timeout=0)
     try:
         accelerator.wait_for_everyone()  # all have seen an empty folder before the first one writes to it
-        trainer = _Training(accelerator, net, config.training)
         fit_set, monitor_set = _photographs((fit_rows, monitor_rows), data_root, config.data.targets, settings)
         images = [photograph.for_patches() for photograph in fit_set]
         if teachers:
@@ -128,6 +127,7 @@ def fit(
                 for image, photograph in zip(images, fit_set, strict=True)
             ]
         images += [drawn_image(number, config.data.targets, settings) for number in range(config.data.drawn)]
+        trainer = _Training(accelerator, net, config.training, _prevalence(images))
         data = [
             PatchDataset(
                 images,
@@ -272,9 +272,11 @@ def histograms(
 class _Training:
     """Everything that changes while a network is trained, and how it is saved."""
 
-    def __init__(self, accelerator: Accelerator, net: nn.Module, training: TrainingConfig) -> None:
+    def __init__(
+        self, accelerator: Accelerator, net: nn.Module, training: TrainingConfig, prevalence: Sequence[float] = ()
+    ) -> None:
         self.accelerator, self.training, self.stages = accelerator, training, training.plan()
-        self.losses = [get_loss(stage.loss) for stage in self.stages]
+        self.losses = [get_loss(stage.loss, prevalence) for stage in self.stages]
         self.step, self.seconds = 0, 0.0
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = AveragedModel(net, multi_avg_fn=_moving_average(training.ema), use_buffers=True)
@@ -501,6 +503,12 @@ def _taught(
     seen = np.clip(seen / len(teachers), 0, 1)
     target = data.truth_weight * image.target + (1 - data.truth_weight) * seen
     return replace(image, target=target.astype(np.float32))
+
+
+def _prevalence(images: Sequence[TrainingImage]) -> list[float]:
+    """Share of the field of view that each target covers, all training images together."""
+    marked = np.sum([(image.target * image.fov).sum(axis=(1, 2), dtype=np.float64) for image in images], axis=0)
+    return [float(count) for count in marked / sum(np.count_nonzero(image.fov) for image in images)]
 
 
 def _with_debts(card: Card, owed: Sequence[Card]) -> Card:
