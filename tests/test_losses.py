@@ -3,7 +3,13 @@ import pytest
 import torch
 
 from retina_seg.errors import UserError
-from retina_seg.losses import LOSSES, get_loss
+from retina_seg.losses import BALANCED, LOSSES
+from retina_seg.losses import get_loss as loss_of
+
+
+def get_loss(name):
+    """Two targets, one on a third of the field of view, the other on a thousandth."""
+    return loss_of(name, (0.3, 0.001))
 
 
 @pytest.fixture
@@ -16,7 +22,7 @@ def batch():
     return logits, target, fov
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [*LOSSES, *BALANCED])
 def test_pixels_outside_the_field_of_view_do_not_matter(name, batch):
     logits, target, fov = batch
     logits = logits.clone().requires_grad_()
@@ -30,7 +36,7 @@ def test_pixels_outside_the_field_of_view_do_not_matter(name, batch):
     assert logits.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [*LOSSES, *BALANCED])
 def test_right_beats_unsure_beats_wrong(name, batch):
     _, target, fov = batch
     sign = 2 * target - 1
@@ -39,7 +45,7 @@ def test_right_beats_unsure_beats_wrong(name, batch):
     assert right < 0.25
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [*LOSSES, *BALANCED])
 def test_finite_without_truth_or_field_of_view(name, batch):
     logits, target, fov = batch
     assert torch.isfinite(get_loss(name)(logits, target * 0, fov))
@@ -82,3 +88,25 @@ def test_tversky_punishes_misses_more_than_false_alarms():
 def test_unknown_name():
     with pytest.raises(UserError, match="bce_dice"):
         get_loss("hinge")
+
+
+def test_balanced_cross_entropy_is_1_for_a_network_that_knows_the_prevalence_alone():
+    prevalence = (0.2, 0.01, 0.002)
+    target = torch.zeros(1, 3, 100, 100)
+    for k, share in enumerate(prevalence):
+        target[0, k].view(-1)[: round(share * 10_000)] = 1
+    share = torch.tensor(prevalence).view(1, 3, 1, 1)
+    knows_nothing = torch.logit(share).expand(1, 3, 100, 100).clone().requires_grad_()
+    loss = loss_of("balanced_bce", prevalence)
+    value = loss(knows_nothing, target, torch.ones(1, 1, 100, 100))
+    assert value.item() == pytest.approx(1, abs=1e-5)
+    # Of all constants this is the best one: its gradient is 0, so the probabilities stay calibrated.
+    value.backward()
+    assert knows_nothing.grad.sum(dim=(2, 3)).abs().max() < 1e-6
+
+
+def test_a_target_that_never_occurs_has_a_finite_weight():
+    loss = loss_of("balanced_bce", (0.0, 0.9))
+    value = loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4), torch.ones(1, 1, 4, 4))
+    assert torch.isfinite(value)
+    assert value > 0
