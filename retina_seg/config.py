@@ -95,7 +95,7 @@ class TrainingConfig(_Strict):
 
     steps: int = Field(ge=1, description="the sum of the stages' steps, where there are stages")
     stages: tuple[StageConfig, ...] = ()
-    start: str = Field("", description="packaged model or run folder whose weights the training starts from")
+    start: str = Field("", description="packaged model or run folder that the weights start from, any targets")
     batch_size: int = Field(2, ge=1, description="patches a process and forward pass")
     accumulate: int = Field(1, ge=1, description="forward passes a step")
     patch_size: PatchSize = Field(512, description="side of a patch, px, or image for whole photographs")

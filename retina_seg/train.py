@@ -461,13 +461,19 @@ def _seeded_network(config: Config, settings: Preprocess, *, pretrained: bool) -
     if not config.training.start:
         return net, []
     start, card = zoo.load(config.training.start)
-    if card.preprocess != settings.to_dict():
+    wanted = settings.to_dict()
+    if any(card.preprocess[key] != wanted[key] for key in ("colour", "clahe")):
         raise UserError(
             f"training.start: {config.training.start} reads photographs prepared as {card.preprocess}, this training "
-            f"prepares them as {settings.to_dict()}: make preprocess the same"
+            f"prepares them as {wanted}: make colour and clahe the same"
         )
+    weights = start.state_dict()
+    same = (card.model.name, card.model.arguments) == (config.model.name, config.model.arguments)
+    if same and card.targets != config.data.targets:
+        own = net.state_dict()  # what depends on the number of targets, the last layer, keeps its random weights
+        weights = {key: weights[key] if weights[key].shape == value.shape else value for key, value in own.items()}
     try:
-        net.load_state_dict(start.state_dict())
+        net.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(
             f"training.start: {config.training.start} is a {card.model.name} {card.model.arguments} and does not fit "

@@ -90,7 +90,7 @@ def tiny_lesions(tmp_path_factory: pytest.TempPathFactory, drawn_idrid: Path) ->
             "model": {"name": "unet", "arguments": {"features": [4, 4, 4, 4, 4, 4]}},
             "training": {
                 **{"steps": 40, "batch_size": 4, "patch_size": 32, "on_target": 0.5, "warmup_steps": 1},
-                **{"validate_every": 40, "learning_rate": 0.01},
+                **{"validate_every": 40, "learning_rate": 0.01, "loss": "balanced_bce"},
             },
         }
     )

@@ -6,9 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from retina_seg import benchmark, checkpoint, datasets, records, results, scoring, zoo
+from retina_seg import benchmark, checkpoint, datasets, records, results, scoring, train, zoo
 from retina_seg.cli import app
 from retina_seg.config import load_config
 from retina_seg.errors import UserError
@@ -125,3 +127,22 @@ def test_only_the_wanted_annotations_are_read(drawn_idrid, monkeypatch):
     assert len(read) == 1
     assert read[0].endswith("_OD.tif")
     assert set(datasets.load(row, drawn_idrid).targets) == {*datasets.LESIONS, "disc"}
+
+
+def test_a_training_starts_from_a_network_of_other_targets(tiny_lesions, tiny_run, drawn_idrid, tmp_path):
+    """Everything but the last layer is taken over, at another scale too, and what it has seen counts as seen."""
+    settings = [f"training.start={tiny_run}", "training.steps=1", "training.warmup_steps=0", "training.ema=0"]
+    settings += ["training.learning_rate=1e-9", "training.weight_decay=0", "name=other"]
+    card = train.fit(
+        load_config(tiny_lesions / checkpoint.CONFIG, settings), tmp_path / "run", drawn_idrid, device="cpu"
+    )
+    before, after = (load_file(run / checkpoint.WEIGHTS) for run in (tiny_run, tmp_path / "run"))
+    differing = {key for key in after if before[key].shape != after[key].shape}
+    assert differing == {"net.final_conv.weight", "net.final_conv.bias"}
+    for key in set(after) - differing:
+        if "running" not in key and "batches" not in key:
+            torch.testing.assert_close(after[key], before[key], rtol=0, atol=1e-7)
+    assert {key.partition(":")[0] for key in card.training["images"]} == {"drive", "idrid_seg"}
+    wide = [*settings, "model.arguments.features=[8,4,4,4,4,4]"]
+    with pytest.raises(UserError, match="does not fit"):
+        train.fit(load_config(tiny_lesions / checkpoint.CONFIG, wide), tmp_path / "wide", drawn_idrid, device="cpu")

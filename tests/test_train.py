@@ -354,7 +354,7 @@ def test_a_teacher_must_not_change_under_a_training(tiny_config, tiny_run, stage
 
 def test_a_start_must_read_the_same_photographs(tiny_config, tiny_run, drawn_drive, tmp_path):
     config = load_config(tiny_config, [f"training.start={tiny_run}", "preprocess.clahe=true"])
-    with pytest.raises(UserError, match="make preprocess the same"):
+    with pytest.raises(UserError, match="make colour and clahe the same"):
         train.fit(config, tmp_path / "run", drawn_drive, device="cpu")
 
 
@@ -449,3 +449,17 @@ def test_validation_scores_the_untouched_truth(tiny_run, drawn_drive):
     prob, truth = np.concatenate(prob), np.concatenate(truth)
     assert scores["dice"] == pytest.approx(metrics.dice(prob >= 0.5, truth), abs=1e-9)
     assert scores["auc"] == metrics.auc_from_histogram(metrics.score_histogram(prob, truth))
+
+
+def test_the_prevalence_is_that_of_the_field_of_view():
+    from retina_seg.patches import TrainingImage
+    from retina_seg.train import _prevalence
+
+    fov = np.zeros((10, 10), bool)
+    fov[:, :5] = True
+    target = np.zeros((2, 10, 10), bool)
+    target[0, 0, :] = True  # five of its ten pixels are inside
+    image = np.zeros((3, 10, 10), np.float32)
+    whole = TrainingImage(image, np.ones((2, 10, 10), np.float32), fov)
+    assert _prevalence([TrainingImage(image, target, fov)]) == [0.1, 0.0]
+    assert _prevalence([TrainingImage(image, target, fov), whole]) == [0.55, 0.5]
