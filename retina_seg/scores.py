@@ -188,8 +188,8 @@ def further_lines(report: AnyReport) -> list[str]:
     if boundary := further.get("boundary"):
         usual, worst = boundary["mean_distance"], boundary["hausdorff95"]
         lines.append(
-            f"Outlines lie {usual['mean']:.1f} ({_interval(usual['ci95'], 1)}) {boundary['unit']} apart, the 95th "
-            f"percentile {worst['mean']:.1f} ({_interval(worst['ci95'], 1)})."
+            f"Outlines lie {_number(usual['mean'], 1)} ({_interval(usual['ci95'], 1)}) {boundary['unit']} apart, "
+            f"the 95th percentile {_number(worst['mean'], 1)} ({_interval(worst['ci95'], 1)})."
         )
     if small := further.get("working_size"):
         names = ("auc", "ap", "dice", "iou")
@@ -216,8 +216,8 @@ def _check_metric(metric: str) -> None:
         raise UserError(f"unknown metric {metric!r}: expected one of {', '.join(METRICS)}")
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+def _number(value: float | None, digits: int = 4) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _loaded(report: AnyReport) -> Mapping[str, Any]:

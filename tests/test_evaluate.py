@@ -458,6 +458,19 @@ def test_the_disc_has_a_boundary(both: dict[str, Report]) -> None:
     assert both["disc"].fov["iou"] == pytest.approx(0.93, abs=0.05)
 
 
+def test_no_disc_at_all_has_no_boundary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "load", lesion_load)
+    monkeypatch.setitem(protocols.PROTOCOLS, "toy", EvaluationProtocol(("stare",), "toy", targets=("disc",)))
+
+    def blind(sample: Sample) -> Lesions:
+        found = find_lesions(sample)
+        return replace(found, prob=np.zeros_like(found.prob))
+
+    report = evaluate(Candidate("blind", blind, 0.5, "drawn", frozenset()), "toy", "nowhere", n_bootstrap=5)["disc"]
+    assert report.further["boundary"]["mean_distance"]["undefined"] == 6
+    assert "Outlines lie – (–) pixels" in markdown_table(report)
+
+
 def test_the_working_size_stands_beside_labelled_so(both: dict[str, Report]) -> None:
     for report in both.values():
         small = report.further["working_size"]
