@@ -57,8 +57,11 @@ def measure(prediction: Prediction, unit: int | None) -> dict[str, Extent]:
 
     `unit` is the area of the optic disc in pixels (`disc_pixels`), None where it is not known.
     """
-    masks = {target: prediction.mask[prediction.targets.index(target)] for target in measurable(prediction.targets)}
-    return {target: lesions.extent(mask, None if target == DISC else unit) for target, mask in masks.items()}
+    found = {}
+    for target in measurable(prediction.targets):
+        mask = prediction.mask[prediction.targets.index(target)]
+        found[target] = lesions.extent(mask, prediction.fov, None if target == DISC else unit)
+    return found
 
 
 def recorded(prediction: Prediction, found: Mapping[str, Extent]) -> Prediction:

@@ -84,13 +84,25 @@ def test_thresholds_ascend_evenly_in_log_odds():
 
 
 def test_extent_counts_pieces_and_measures_them_in_disc_areas():
-    found = lesions.extent(TRUTH, disc_pixels=600)
+    found = lesions.extent(TRUTH, FOV, disc_pixels=600)
     assert (found.count, found.pixels, found.disc_areas) == (3, 300, 0.5)
-    assert math.isnan(lesions.extent(TRUTH).disc_areas)
-    assert math.isnan(lesions.extent(TRUTH, disc_pixels=0).disc_areas)
-    assert lesions.extent(np.zeros_like(TRUTH), 600) == lesions.Extent(0, 0, 0.0)
+    assert math.isnan(lesions.extent(TRUTH, FOV).disc_areas)
+    assert math.isnan(lesions.extent(TRUTH, FOV, disc_pixels=0).disc_areas)
+    assert lesions.extent(np.zeros_like(TRUTH), FOV, 600) == lesions.Extent(0, 0, 0.0)
 
 
 def test_the_largest_piece_is_the_disc():
     assert lesions.largest_piece(squares((10, 10, 20), (50, 50, 3))) == 400
     assert lesions.largest_piece(np.zeros_like(TRUTH)) == 0
+
+
+def test_specks_are_passed_over_in_large_photographs():
+    fov = squares((0, 0, 2000), size=2000)  # the smallest piece that counts has four pixels
+    assert lesions.smallest_area(fov) == 4
+    assert lesions.smallest_area(FOV) == 1
+    truth = squares((100, 100, 10), size=2000)
+    mask = squares((100, 100, 10), (500, 500, 1), (600, 600, 2), size=2000)
+    one = detections(mask.astype(np.float32), truth, fov, [0.5])
+    assert (one.lesions, int(one.found[0]), int(one.false[0])) == (1, 1, 1)
+    found = lesions.extent(mask, fov)
+    assert (found.count, found.pixels) == (2, 105)
