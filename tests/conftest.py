@@ -89,8 +89,8 @@ def tiny_lesions(tmp_path_factory: pytest.TempPathFactory, drawn_idrid: Path) ->
             "preprocess": {"fov_diameter": 80},
             "model": {"name": "unet", "arguments": {"features": [4, 4, 4, 4, 4, 4]}},
             "training": {
-                **{"steps": 40, "batch_size": 4, "patch_size": 32, "on_target": 0.5, "warmup_steps": 1},
-                **{"validate_every": 40, "learning_rate": 0.01, "loss": "balanced_bce"},
+                **{"steps": 150, "batch_size": 4, "patch_size": 32, "on_target": 0.5, "warmup_steps": 1},
+                **{"validate_every": 150, "learning_rate": 0.01, "loss": "balanced_bce"},
             },
         }
     )
