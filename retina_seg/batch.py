@@ -86,5 +86,5 @@ def predict_files(
     stems = (stem for _, stem in planned)
     table = [(stem, outcome.extents) for stem, outcome in zip(stems, outcomes, strict=True) if outcome.extents]
     if table:
-        io.write_text(out / EXTENTS, extents.csv_text(table))
+        io.write_bytes(out / EXTENTS, extents.csv_text(table).encode())
     return outcomes

@@ -150,6 +150,8 @@ def evaluate(
 
     Parameters
     ----------
+    model
+        See `Model`.
     protocol
         Name in `protocols.PROTOCOLS`.
     seed, n_bootstrap
@@ -498,7 +500,7 @@ def _row(image: _Scored, threshold: float, human: _Scored | None) -> dict[str, A
         "second_observer_dice": human.values["dice"] if human else None,
         "counts": dict(zip(("tp", "fp", "fn", "tn"), image.inside.counts.tolist(), strict=True)),
         "skeleton": image.inside.skeleton.tolist(),
-        **{name: image.hashes[name] for name in ("image_sha256", "label_sha256", "fov_sha256")},
+        **{name: image.hashes[name] for name in _HASHES},
     }
 
 

@@ -3,19 +3,16 @@
 Counting is in lesions.py; nothing is drawn and no file written.
 """
 
-import csv
-import io as text_io
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from retina_seg import lesions, quality, zoo
+from retina_seg import io, lesions, quality, zoo
 from retina_seg.datasets import LESIONS
 from retina_seg.inference import Prediction, Segmenter
 from retina_seg.lesions import Extent
 
 DISC = "disc"
-COLUMNS = ("photograph", "target", "count", "pixels", "disc_areas")
 
 
 def disc_finder(targets: Iterable[str], device: str = "auto") -> Segmenter | None:
@@ -37,9 +34,7 @@ def measurable(targets: Iterable[str]) -> list[str]:
 def disc_pixels(prediction: Prediction, finder: Segmenter | None = None) -> int | None:
     """Area of the optic disc of the photograph in its pixels; None where it is not found beyond doubt (`quality`).
 
-    Only its largest piece counts: there is one disc.
-
-    `finder` looks for it where the prediction itself has no disc.
+    Only its largest piece counts: there is one disc. `finder` looks for it where the prediction itself has none.
     """
     found = prediction
     if DISC not in prediction.targets:
@@ -81,12 +76,11 @@ def plain(extent: Extent) -> dict[str, float | None]:
 
 
 def csv_text(rows: Iterable[tuple[str, Mapping[str, Extent]]]) -> str:
-    """A table of COLUMNS with a line for each photograph and target; disc areas are empty where they are unknown."""
-    text = text_io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for photograph, found in rows:
-        for target, extent in found.items():
-            areas = plain(extent)["disc_areas"]
-            writer.writerow((photograph, target, extent.count, extent.pixels, "" if areas is None else areas))
-    return text.getvalue()
+    """A CSV table with a line for each photograph and target; disc areas are empty where they are unknown."""
+    return io.comma_separated(
+        [
+            {"photograph": photograph, "target": target, **plain(extent)}
+            for photograph, found in rows
+            for target, extent in found.items()
+        ]
+    )

@@ -5,6 +5,7 @@ What is encoded holds the pixels given and nothing else. Files are written whole
 Not here: how file formats are decoded (decode), data sets (datasets), figures (report).
 """
 
+import csv
 import gzip
 import json
 import math
@@ -14,7 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +340,20 @@ def nifti(array: NDArray[Any], pixel_size_mm: float | None = None, *, compressed
     volume.header.set_xyzt_units(None if pixel_size_mm is None else "mm")
     content = volume.to_bytes()
     return gzip.compress(content, mtime=0) if compressed else content  # the same bytes whenever it is written
+
+
+def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV text; text that a spreadsheet would take for a formula gets a leading apostrophe."""
+    out = StringIO(newline="")
+    if rows:
+        writer = csv.DictWriter(out, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
+    return out.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def json_text(obj: object) -> str:

@@ -7,15 +7,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from retina_seg import pieces, postprocess
 from retina_seg.fov import crop_box
 
 COVERED = 0.2
 """A lesion is found where at least this share of it is marked; a marked piece is false where less than this share of
-it lies on lesions (the rule of the challenges on lesion detection: Dashtbozorg 2018, Playout 2019, use the same)."""
+it lies on lesions."""
 SMALLEST = 1e-6
 """Marked pieces of less than this many squared diameters of the field of view count for nothing.
 
@@ -48,8 +48,8 @@ def extent(mask: NDArray[np.bool_], fov: NDArray[np.bool_], disc_pixels: int | N
 
     `disc_pixels` is the area of the optic disc where it is known.
     """
-    count, labels = pieces(mask)
-    areas = np.bincount(labels[mask], minlength=count + 1)[1:]
+    count, labels = pieces.numbered(mask)
+    areas = pieces.areas(labels, count, mask)
     pixels = int(areas.sum())
     counted = int(np.count_nonzero(areas >= smallest_area(fov)))
     return Extent(counted, pixels, pixels / disc_pixels if disc_pixels else math.nan)
@@ -57,14 +57,13 @@ def extent(mask: NDArray[np.bool_], fov: NDArray[np.bool_], disc_pixels: int | N
 
 def smallest_area(fov: NDArray[np.bool_]) -> int:
     """SMALLEST in pixels, at least 1, for a field of view bool (H, W)."""
-    y0, x0, y1, x1 = crop_box(fov)
-    return max(round(SMALLEST * max(y1 - y0, x1 - x0) ** 2), 1)
+    return max(postprocess.smallest_area(fov, SMALLEST), 1)
 
 
 def largest_piece(mask: NDArray[np.bool_]) -> int:
     """Area in pixels of the largest piece of `mask` bool (H, W), 0 without any: of a disc mask the disc itself."""
-    count, labels = pieces(mask)
-    return int(np.bincount(labels[mask]).max()) if count else 0
+    count, labels = pieces.numbered(mask)
+    return int(pieces.areas(labels, count, mask).max()) if count else 0
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,6 @@ class Detections:
     lesions: int
     found: NDArray[np.int64]
     false: NDArray[np.int64]
-
-
-def pieces(mask: NDArray[np.bool_]) -> tuple[int, NDArray[np.int32]]:
-    """Number of the 8-connected pieces of `mask` (H, W), and for each pixel the number of its piece from 1, else 0."""
-    count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
-    return count - 1, labels
 
 
 def detections(
@@ -97,16 +90,15 @@ def detections(
     y0, x0, y1, x1 = crop_box(fov)
     inside = fov[y0:y1, x0:x1]
     prob, truth = prob[y0:y1, x0:x1], truth[y0:y1, x0:x1] & inside
-    lesions, labels = pieces(truth)
-    sizes = np.bincount(labels[truth], minlength=lesions + 1)[1:]
+    lesions, labels = pieces.numbered(truth)
+    sizes = pieces.areas(labels, lesions, truth)
     found, false = [], []
     for threshold in thresholds:
         mask = (prob >= threshold) & inside
-        covered = np.bincount(labels[mask & truth], minlength=lesions + 1)[1:]
+        covered = pieces.areas(labels, lesions, mask & truth)
         found.append(np.count_nonzero(covered >= COVERED * sizes) if lesions else 0)
-        marked, numbers = pieces(mask)
-        area = np.bincount(numbers[mask], minlength=marked + 1)[1:]
-        on_lesions = np.bincount(numbers[mask & truth], minlength=marked + 1)[1:]
+        marked, numbers = pieces.numbered(mask)
+        area, on_lesions = (pieces.areas(numbers, marked, where) for where in (mask, mask & truth))
         false.append(np.count_nonzero((on_lesions < COVERED * area) & (area >= least)))
     return Detections(lesions, np.array(found, dtype=np.int64), np.array(false, dtype=np.int64))
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from retina_seg import pieces
 from retina_seg.augment import Augmenter
 from retina_seg.errors import UserError
 
@@ -48,7 +48,7 @@ class _Source:
     pieces: tuple[list[NDArray[np.int64]], ...] = ()
 
     @classmethod
-    def of(cls, given: TrainingImage, *, pieces: bool = False) -> "_Source":
+    def of(cls, given: TrainingImage, *, with_pieces: bool = False) -> "_Source":
         rows, columns = (np.flatnonzero(given.fov.any(axis=axis)) for axis in (1, 0))
         hard = given.target.dtype == np.bool_
         parts = [np.concatenate([given.target, given.fov[None]])] if hard else [given.target, given.fov[None]]
@@ -56,17 +56,16 @@ class _Source:
             _channels_last(given.image),
             tuple(_channels_last(part.astype(np.uint8) if part.dtype == np.bool_ else part) for part in parts),
             (int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])),
-            tuple(_pieces((target >= 0.5) & given.fov) for target in given.target) if pieces else (),
+            tuple(_pieces((target >= 0.5) & given.fov) for target in given.target) if with_pieces else (),
         )
 
 
 def _pieces(mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """The 8-connected pieces of `mask` (h, w), each as the indices of its pixels in the flattened mask."""
-    labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1].ravel()
-    pixels = np.flatnonzero(labels)
-    pixels = pixels[np.argsort(labels[pixels], kind="stable")]
-    ends = np.cumsum(np.bincount(labels[pixels])[1:]) if pixels.size else np.empty(0, np.int64)
-    return np.split(pixels, ends[:-1]) if pixels.size else []
+    """The `pieces` of `mask` (h, w), each as the indices of its pixels in the flattened mask."""
+    count, labels = pieces.numbered(mask)
+    pixels = np.flatnonzero(mask)
+    pixels = pixels[np.argsort(labels.ravel()[pixels], kind="stable")]
+    return np.split(pixels, np.cumsum(pieces.areas(labels, count, mask))[:-1]) if count else []
 
 
 class PatchDataset(Dataset[dict[str, torch.Tensor]]):
@@ -100,7 +99,7 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
             raise UserError("there are no training images: check data.protocols and data.fit")
         if on_target and size == "image":
             raise UserError("training.on_target places patches: give training.patch_size a number of pixels, not image")
-        self.images = [_Source.of(image, pieces=on_target > 0) for image in images]
+        self.images = [_Source.of(image, with_pieces=on_target > 0) for image in images]
         shown = {k: [one for one in self.images if one.pieces and one.pieces[k]] for k in range(len(images[0].target))}
         self._showing = [(k, sources) for k, sources in shown.items() if sources]
         self._on_target = on_target
@@ -138,8 +137,8 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
         """A photograph, and a patch centre up to a quarter of a side away from a pixel that is marked in it."""
         target, sources = self._showing[rng.integers(len(self._showing))]
         source = sources[rng.integers(len(sources))]
-        pieces = source.pieces[target]
-        piece = pieces[rng.integers(len(pieces))]
+        shown = source.pieces[target]
+        piece = shown[rng.integers(len(shown))]
         y, x = divmod(int(piece[rng.integers(len(piece))]), source.image.shape[1])
         away = rng.integers(-(self.size // 4), self.size // 4 + 1, 2)
         return source, (y + int(away[0]), x + int(away[1]))

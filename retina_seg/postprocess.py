@@ -5,8 +5,8 @@ Arrays in, arrays out; no network, no files. Off unless asked for: every score s
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.measure import label
 
+from retina_seg import pieces
 from retina_seg.preprocess import diameter
 
 # vessels-drive at its threshold on the 20 DRIVE training photographs, which are its own training photographs too, four
@@ -38,14 +38,10 @@ def smallest_area(fov: NDArray[np.bool_], smallest: float = SMALLEST) -> int:
 
 
 def small_pieces(mask: NDArray[np.bool_], area: int) -> NDArray[np.bool_]:
-    """Pixels of the pieces of `mask` bool (H, W) that have fewer than `area` pixels, bool (H, W).
-
-    A piece is 8-connected: pixels that touch at a corner belong together.
-    """
-    pieces = label(mask, connectivity=2)
-    small = np.bincount(pieces.ravel()) < area
-    small[0] = False  # what is not marked
-    return np.asarray(small[pieces])
+    """Pixels of the `pieces` of `mask` bool (H, W) that have fewer than `area` pixels, bool (H, W)."""
+    count, labels = pieces.numbered(mask)
+    small = np.append(False, pieces.areas(labels, count, mask) < area)  # 0 is what is not marked
+    return np.asarray(small[labels])
 
 
 def without_small_pieces(

@@ -3,8 +3,6 @@
 The batch of the command line, from and to the disk, is retina_seg.batch.
 """
 
-import csv
-import io as text_io
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -101,19 +99,5 @@ def archive(records: Sequence[Record], stems: Mapping[str, str], *, names: bool)
             if written:
                 provenance = {**record.provenance, "source": record.name if names else None, "files": written}
                 file.writestr(f"{stems[record.id]}.json", io.json_text(provenance))
-        file.writestr("results.csv", comma_separated(table(records, stems, names=names)))
+        file.writestr("results.csv", io.comma_separated(table(records, stems, names=names)))
     return packed.getvalue()
-
-
-def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV text; text that a spreadsheet would take for a formula gets a leading apostrophe."""
-    out = text_io.StringIO(newline="")
-    if rows:
-        writer = csv.DictWriter(out, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows({key: _safe(value) for key, value in row.items()} for row in rows)
-    return out.getvalue()
-
-
-def _safe(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

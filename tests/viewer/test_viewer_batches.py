@@ -162,7 +162,7 @@ def test_the_zip_holds_masks_and_records(photograph, prediction, two_targets):
 def test_no_text_is_a_formula(photograph, prediction, name):
     one = photograph("1", name=name, source="file")
     record = replace(batches.segment(one, "m", lambda: prediction), remarks=(f"{name} is damaged",))
-    (row,) = rows_of(batches.comma_separated(batches.table([record], {one.id: name}, names=True)))
+    (row,) = rows_of(io.comma_separated(batches.table([record], {one.id: name}, names=True)))
     assert row["file"] == f"'{name}"
     assert not any(value.startswith(("=", "+", "-", "@", "\t", "\r")) for value in row.values())
     assert float(row["density"]) == pytest.approx(numbers.measure(prediction)["density"])
@@ -170,7 +170,7 @@ def test_no_text_is_a_formula(photograph, prediction, name):
 
 def test_commas_quotes_and_lines_stay_in_their_cell():
     rows = [{"file": 'a "b", c\nd.png', "value": 0.5}, {"file": "é", "value": None}]
-    read = rows_of(batches.comma_separated(rows))
+    read = rows_of(io.comma_separated(rows))
     assert [row["file"] for row in read] == ['a "b", c\nd.png', "é"]
     assert [row["value"] for row in read] == ["0.5", ""]
-    assert batches.comma_separated([]) == ""
+    assert io.comma_separated([]) == ""
