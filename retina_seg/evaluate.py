@@ -60,7 +60,8 @@ class Candidate:
     threshold_source : how it was chosen and on which images, in words.
     trained_on : `Row.key` ("drive:21") of all training and validation images; None where nobody knows.
     weights_sha256, postprocessing, provenance : copied into the report; `provenance` holds plain values.
-    preprocess : where it is given, targets are also scored at the size the network reads (`further`).
+    preprocess : where it is given, targets are also scored at the size the network reads.
+    further : whether the report gets `Report.further`, which takes a third of the time of large photographs.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Candidate:
     postprocessing: str = "none"
     provenance: Mapping[str, Any] = field(default_factory=dict)
     preprocess: Preprocess | None = None
+    further: bool = True
 
     def __post_init__(self) -> None:
         given = self.threshold.values() if isinstance(self.threshold, Mapping) else [self.threshold]
@@ -305,6 +307,8 @@ def _score(shown: _Shown, target: str, prob: Array, candidate: Candidate) -> tup
         for block, where in (("inside", fov), ("outside", ~fov))
     }
     image = replace(image, values=image.values | _areas(rankings["inside"]))
+    if not candidate.further:
+        return image, rankings
     if target in LESIONS:
         found = lesions.detections(prob, truth, fov, (*lesions.THRESHOLDS, threshold))
         image = replace(image, detections=found)

@@ -133,7 +133,8 @@ def variants(
 ) -> dict[str, dict[str, Report]]:
     """Score a model in every one of VARIANTS: name -> target -> report.
 
-    The network reads a photograph once for both of `clean`. `model` and errors are those of `score`.
+    The network reads a photograph once for both of `clean`. `Report.further` is empty but for the variant that the
+    model's card names. `model` and errors are those of `score`.
     """
 
     @cache
@@ -142,7 +143,12 @@ def variants(
         return replace(raw, predict=_remembering(raw.predict))
 
     def used(variant: Variant) -> Model:
-        return lambda fold: cleaned(load(fold, variant.flips)) if variant.clean else load(fold, variant.flips)
+        def of(fold: int) -> Candidate:
+            raw = load(fold, variant.flips)
+            own = Variant(zoo.card(_of_fold(model, fold)).inference.flips, clean=False)
+            return replace(cleaned(raw) if variant.clean else raw, further=variant == own)
+
+        return of
 
     models = {name: used(variant) for name, variant in VARIANTS.items()}
     return evaluate_together(models, protocol, data_root, split=split, progress=progress)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from retina_seg import benchmark, checkpoint, datasets, records, results, scoring, train, zoo
+from retina_seg import benchmark, checkpoint, datasets, lesions, records, results, scoring, train, zoo
 from retina_seg.cli import app
 from retina_seg.config import load_config
 from retina_seg.errors import UserError
@@ -76,13 +76,18 @@ def test_the_command_keeps_a_report_for_each_target(tiny_lesions, drawn_idrid, t
     assert "idrid-haemorrhages: AP" in card.headline()
 
 
-def test_a_benchmark_records_every_target_once(tiny_lesions, drawn_idrid, tmp_path):
+def test_a_benchmark_records_every_target_once(tiny_lesions, drawn_idrid, tmp_path, monkeypatch):
+    counted = []
+    detections = lesions.detections
+    monkeypatch.setattr(lesions, "detections", lambda *given: counted.append(1) or detections(*given))
     config = load_config(tiny_lesions / checkpoint.CONFIG, ["training.steps=3", "training.validate_every=3"])
     cells = benchmark.plan([config], ["idrid"], [0])
     assert len(cells) == 1
     places = {"out": tmp_path / "runs", "folder": tmp_path / "records", "device": "cpu"}
     made = benchmark.run(cells, drawn_idrid, **places)
     assert [record.target for record in made] == list(TARGETS)
+    assert len(counted) == 2 * 27  # of two lesions, in the variant that is the result alone
+    assert set(made[0].report["further"]) == {"froc", "working_size"}
     paths = sorted(path.name for path in (tmp_path / "records" / config.name).glob("*.json"))
     assert paths == [f"idrid-{target}-seed0.json" for target in sorted(TARGETS)]
     again = []
