@@ -26,6 +26,7 @@ class PreprocessConfig(_Strict):
     colour: Colour = "rgb"
     clahe: bool = False
     fov_diameter: int | None = Field(default=None, ge=64)
+    local_contrast: float | None = Field(default=None, ge=1, le=500)
 
 
 class DataConfig(_Strict):

@@ -462,10 +462,10 @@ def _seeded_network(config: Config, settings: Preprocess, *, pretrained: bool) -
         return net, []
     start, card = zoo.load(config.training.start)
     wanted = settings.to_dict()
-    if any(card.preprocess[key] != wanted[key] for key in ("colour", "clahe")):
+    if any(card.preprocess.get(key) != wanted[key] for key in ("colour", "clahe", "local_contrast")):
         raise UserError(
             f"training.start: {config.training.start} reads photographs prepared as {card.preprocess}, this training "
-            f"prepares them as {wanted}: make colour and clahe the same"
+            f"prepares them as {wanted}: make colour, clahe and local_contrast the same"
         )
     weights = start.state_dict()
     same = (card.model.name, card.model.arguments) == (config.model.name, config.model.arguments)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from retina_seg import preprocess
 from retina_seg.errors import UserError
@@ -45,6 +46,52 @@ def test_green_is_the_second_channel(drawn):
     rgb = preprocess.apply(drawn.image, drawn.fov, Preprocess()).image
     green = preprocess.apply(drawn.image, drawn.fov, Preprocess(colour="green")).image
     np.testing.assert_allclose(green[0], rgb[1], atol=1e-5)
+
+
+def test_local_contrast_is_what_scipy_computes(drawn):
+    """The definition, pixel by pixel where scipy's filter sees nothing of the border; inside the field of view."""
+    sigma = 4.0
+    prepared = preprocess.apply(drawn.image, drawn.fov, Preprocess(colour="green", local_contrast=sigma))
+    y0, x0, y1, x1 = prepared.geometry.box
+    values, weight = drawn.image[y0:y1, x0:x1, 1].astype(float), prepared.fov.astype(float)
+
+    def smooth(array):
+        return gaussian_filter(array, sigma, mode="constant", truncate=3)
+
+    share = np.maximum(smooth(weight), 1e-6)
+    centred = values - smooth(values * weight) / share
+    expected = centred / np.maximum(np.sqrt(smooth(centred**2 * weight) / share), 0.5)
+    pixels = expected[prepared.fov]
+    expected = (expected - pixels.mean()) / pixels.std()
+    np.testing.assert_allclose(prepared.image[0][prepared.fov], expected[prepared.fov], atol=0.02)
+
+
+def test_local_contrast_sees_neither_lamp_nor_frame(drawn):
+    settings = Preprocess(colour="rgb", local_contrast=8)
+    expected = preprocess.apply(drawn.image, drawn.fov, settings).image
+    painted = drawn.image.copy()
+    painted[~drawn.fov] = 255
+    np.testing.assert_array_equal(preprocess.apply(painted, drawn.fov, settings).image, expected)
+    inside = preprocess.apply(drawn.image, drawn.fov, settings).fov
+    np.testing.assert_allclose(expected[:, inside].std(axis=1), 1, atol=1e-3)
+    assert not expected[:, ~inside].any()
+    # A slope of light over the whole retina all but vanishes.
+    slope = np.linspace(0.5, 1, drawn.image.shape[1])[None, :, None]
+    lit = preprocess.apply((drawn.image * slope).astype(np.uint8), drawn.fov, settings).image
+    plain = Preprocess(colour="rgb")
+    before = preprocess.apply(drawn.image, drawn.fov, plain).image
+    after = preprocess.apply((drawn.image * slope).astype(np.uint8), drawn.fov, plain).image
+
+    def correlation(a, b):
+        return np.corrcoef(a[1][inside], b[1][inside])[0, 1]
+
+    assert correlation(expected, lit) > 0.97 > correlation(before, after)
+
+
+def test_local_contrast_of_a_flat_photograph_is_zero():
+    image, fov = np.full((80, 90, 3), 77, np.uint8), np.ones((80, 90), bool)
+    prepared = preprocess.apply(image, fov, Preprocess(local_contrast=5))
+    np.testing.assert_allclose(prepared.image, 0, atol=1e-3)
 
 
 def test_undo_puts_every_pixel_back(drawn):
@@ -93,3 +140,5 @@ def test_errors_name_what_was_given(drawn):
         preprocess.apply(drawn.image / 255.0, drawn.fov, Preprocess())
     with pytest.raises(UserError, match="infrared"):
         Preprocess(colour="infrared")
+    with pytest.raises(UserError, match="local_contrast is 0.5 px"):
+        Preprocess(local_contrast=0.5)

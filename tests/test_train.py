@@ -354,7 +354,7 @@ def test_a_teacher_must_not_change_under_a_training(tiny_config, tiny_run, stage
 
 def test_a_start_must_read_the_same_photographs(tiny_config, tiny_run, drawn_drive, tmp_path):
     config = load_config(tiny_config, [f"training.start={tiny_run}", "preprocess.clahe=true"])
-    with pytest.raises(UserError, match="make colour and clahe the same"):
+    with pytest.raises(UserError, match="make colour, clahe and local_contrast the same"):
         train.fit(config, tmp_path / "run", drawn_drive, device="cpu")
 
 
