@@ -35,7 +35,7 @@ from retina_seg.errors import Interrupted, UserError
 from retina_seg.inference import Segmenter, choose_device, predict_probability
 from retina_seg.losses import get_loss
 from retina_seg.manifest import Row
-from retina_seg.models import build_model, count_parameters
+from retina_seg.models import OwnLoss, build_model, count_parameters
 from retina_seg.patches import PatchDataset, TrainingImage, loader
 from retina_seg.photographs import Photograph, drawn_image, load_photograph, rows_of
 from retina_seg.preprocess import Preprocess
@@ -326,6 +326,8 @@ class _Training:
             with self.accelerator.accumulate(self.net):
                 image = batch["image"].to(memory_format=torch.channels_last)
                 value = loss(self._logits(image), batch["target"], batch["fov"])
+                if isinstance(network := self.accelerator.unwrap_model(self.net), OwnLoss):
+                    value = value + network.own_loss(batch["fov"])
                 if not torch.isfinite(value):
                     raise UserError(
                         f"the loss is {value.item()} at step {self.step}: lower training.learning_rate, or use "

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from retina_seg import sparse
 from retina_seg.errors import UserError
 from retina_seg.models import MODELS, build_model, count_parameters
 from retina_seg.models.attention_unet import DropBlock, SpatialAttention
@@ -22,6 +23,7 @@ PARAMETERS = {
     "sa_unet": 537_299,  # Guo 2021 without the running means and variances
     "swin_unetr": 1_592_779,
     "vgg16_unet": 18_546_881,
+    "csc_unet": 448_444,
     "ensemble": 2 * 431_356,
 }
 
@@ -124,6 +126,44 @@ def test_parameters_are_as_documented(name):
 def test_stem_runs_on_the_folded_grid():
     net = build_model("unet", 3, 2, arguments={"stem": 2, "features": [8, 8, 8, 8, 8, 8]}).eval()
     assert net(torch.randn(1, 3, 45, 51)).shape == (1, 2, 45, 51)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"stride": 1}, {"blocks": True}], ids=str)
+def test_csc_unet_codes_and_rebuilds_its_image(arguments):
+    """The codes are those of sparse.py; its own loss is the misfit inside the field of view and nothing else."""
+    torch.manual_seed(0)
+    small = {"atoms": 6, "side": 5, "features": [8] * 6, **arguments}
+    net = build_model("csc_unet", 1, 2, arguments=small).train()
+    image, fov = torch.randn(2, 1, 32, 48), torch.ones(2, 1, 32, 48)
+    fov[..., 20:] = 0
+    assert net(image).shape == (2, 2, 32, 48)
+    coder = net.coder
+    dictionary = sparse.Convolutional(coder.atoms, (32, 48), coder.stride)
+    penalty = coder.penalties.view(-1, 1, 1)
+    torch.testing.assert_close(penalty, torch.full_like(penalty, 0.3))
+    codes = sparse.code(image, dictionary, penalty, 5, nonnegative=True)
+    found, rebuilt = coder(image)
+    torch.testing.assert_close(found, codes, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rebuilt, dictionary.synthesise(codes), rtol=1e-4, atol=1e-5)
+    misfit = (rebuilt - image)[..., :20].square().mean()
+    torch.testing.assert_close(net.own_loss(fov), 0.05 * misfit, rtol=1e-4, atol=1e-6)
+    with pytest.raises(RuntimeError, match="there was none"):
+        net.own_loss(fov)
+
+
+def test_csc_unet_keeps_atoms_of_norm_one_and_penalties_above_zero():
+    torch.manual_seed(0)
+    net = build_model("csc_unet", 1, 1, arguments={"atoms": 4, "features": [8] * 6}).train()
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.3)
+    before = net.coder.atoms.detach().clone()
+    for _ in range(5):
+        loss = net(torch.randn(2, 1, 32, 32)).square().mean() + net.own_loss(torch.ones(2, 1, 32, 32))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    torch.testing.assert_close(torch.linalg.vector_norm(net.coder.atoms.flatten(1), dim=1), torch.ones(4))
+    assert (net.coder.penalties > 0).all()
+    assert not torch.allclose(net.coder.atoms, before, atol=0.01)
 
 
 def test_folded_unet_is_a_unet_with_a_stem():

@@ -140,5 +140,5 @@ def test_errors_name_what_was_given(drawn):
         preprocess.apply(drawn.image / 255.0, drawn.fov, Preprocess())
     with pytest.raises(UserError, match="infrared"):
         Preprocess(colour="infrared")
-    with pytest.raises(UserError, match="local_contrast is 0.5 px"):
+    with pytest.raises(UserError, match=r"local_contrast is 0\.5 px"):
         Preprocess(local_contrast=0.5)

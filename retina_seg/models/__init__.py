@@ -6,12 +6,13 @@ No weights (see zoo), no losses and no training.
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from retina_seg.errors import UserError
 from retina_seg.models.attention_unet import AttentionUNet, SAUNet
+from retina_seg.models.csc_unet import CSCUNet
 from retina_seg.models.ensemble import Ensemble
 from retina_seg.models.r2_unet import R2UNet
 from retina_seg.models.swin_unetr import SwinUNETR
@@ -45,8 +46,18 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "sa_unet": SAUNet,
     "swin_unetr": SwinUNETR,
     "vgg16_unet": VGG16UNet,
+    "csc_unet": CSCUNet,
     "ensemble": ensemble,
 }
+
+
+@runtime_checkable
+class OwnLoss(Protocol):
+    """A network that is trained for something beside the targets."""
+
+    def own_loss(self, fov: Tensor) -> Tensor:
+        """A scalar to add to the loss, of the last forward pass; `fov` (N, 1, H, W) in {0, 1}."""
+
 
 # The argument that names a file of weights to begin with, in every network that has one.
 WEIGHTS = "weights"
