@@ -35,7 +35,7 @@ from retina_seg.errors import Interrupted, UserError
 from retina_seg.inference import Segmenter, choose_device, predict_probability
 from retina_seg.losses import get_loss
 from retina_seg.manifest import Row
-from retina_seg.models import OwnLoss, build_model, count_parameters
+from retina_seg.models import Begins, OwnLoss, build_model, count_parameters
 from retina_seg.patches import PatchDataset, TrainingImage, loader
 from retina_seg.photographs import Photograph, drawn_image, load_photograph, rows_of
 from retina_seg.preprocess import Preprocess
@@ -127,6 +127,11 @@ def fit(
                 for image, photograph in zip(images, fit_set, strict=True)
             ]
         images += [drawn_image(number, config.data.targets, settings) for number in range(config.data.drawn)]
+        if isinstance(net, Begins) and state is None and not config.training.start:
+            if progress is not None and accelerator.is_main_process:
+                progress(Progress(0, config.training.steps, 0.0, {}, "learning the dictionary"))
+            whole = [tuple(map(torch.from_numpy, (one.image, one.target, one.fov))) for one in images]
+            net.begin(whole, config.seed)
         trainer = _Training(accelerator, net, config.training, _prevalence(images))
         data = [
             PatchDataset(

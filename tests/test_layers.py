@@ -8,7 +8,19 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "retina_seg"
 LAYERS = [
     {"_version", "errors"},
-    {"manifest", "fov", "metrics", "pieces", "sparse", "boundaries", "biomarkers", "centrelines", "decode", "overlay"},
+    {
+        "manifest",
+        "fov",
+        "metrics",
+        "pieces",
+        "sparse",
+        "atoms",
+        "boundaries",
+        "biomarkers",
+        "centrelines",
+        "decode",
+        "overlay",
+    },
     {"io", "config", "cards", "datasets", "releases", "phantom", "preprocess", "augment", "patches", "photographs"}
     | {"models", "losses", "protocols", "scores", "duplicates", "agreement", "quality", "postprocess", "lesions"},
     {"checkpoint", "zoo", "inference", "extents"},

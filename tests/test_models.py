@@ -24,6 +24,8 @@ PARAMETERS = {
     "swin_unetr": 1_592_779,
     "vgg16_unet": 18_546_881,
     "csc_unet": 448_444,
+    "dict_unet": 448_444,
+    "patch_dictionary": 110_033,
     "ensemble": 2 * 431_356,
 }
 

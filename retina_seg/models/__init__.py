@@ -4,7 +4,7 @@ No weights (see zoo), no losses and no training.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from retina_seg.errors import UserError
 from retina_seg.models.attention_unet import AttentionUNet, SAUNet
 from retina_seg.models.csc_unet import CSCUNet
+from retina_seg.models.dict_unet import DictUNet
 from retina_seg.models.ensemble import Ensemble
+from retina_seg.models.patch_dictionary import PatchDictionary
 from retina_seg.models.r2_unet import R2UNet
 from retina_seg.models.swin_unetr import SwinUNETR
 from retina_seg.models.unet import ResidualUNet, UNet, UNetPlusPlus, UNetWithoutSkips, folded_unet
@@ -47,6 +49,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "swin_unetr": SwinUNETR,
     "vgg16_unet": VGG16UNet,
     "csc_unet": CSCUNet,
+    "dict_unet": DictUNet,
+    "patch_dictionary": PatchDictionary,
     "ensemble": ensemble,
 }
 
@@ -57,6 +61,14 @@ class OwnLoss(Protocol):
 
     def own_loss(self, fov: Tensor) -> Tensor:
         """A scalar to add to the loss, of the last forward pass; `fov` (N, 1, H, W) in {0, 1}."""
+
+
+@runtime_checkable
+class Begins(Protocol):
+    """A network that learns a part of itself from whole photographs, before the first step of a training."""
+
+    def begin(self, images: Sequence[Sequence[Tensor]], seed: int) -> None:
+        """`images`: image float32 (C, h, w), target (K, h, w) in [0, 1] and field of view bool (h, w) of each."""
 
 
 # The argument that names a file of weights to begin with, in every network that has one.

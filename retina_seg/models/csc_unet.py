@@ -111,17 +111,9 @@ class CSCUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.coder = SparseCode(in_channels, atoms, side=side, steps=steps, penalty=penalty, stride=stride)
-        self.norm = nn.BatchNorm2d(atoms)
         self.stride, self.misfit_weight = stride, misfit_weight
         self._misfit: Tensor | None = None
-        reads, gives = atoms + in_channels * stride**2, out_channels * stride**2
-        self.net = (
-            _CodedUNet(reads, gives, features)
-            if blocks
-            else BasicUNet(
-                spatial_dims=2, in_channels=reads, out_channels=gives, features=tuple(features), **CONVOLUTION
-            )
-        )
+        self.net = CodesAndPixels(atoms, in_channels, out_channels, stride=stride, features=features, blocks=blocks)
 
     def forward(self, image: Tensor) -> Tensor:
         """`image` (N, C, H, W) to logits (N, K, H, W)."""
@@ -129,13 +121,7 @@ class CSCUNet(nn.Module):
         codes, rebuilt = self.coder(padded)
         if self.training:
             self._misfit = (rebuilt - padded)[..., :height, :width].square().mean(dim=1, keepdim=True)
-        pixels = F.pixel_unshuffle(padded, self.stride) if self.stride > 1 else padded
-        # With one channel memory says nothing of its order; torch would go on with channels first, slowly.
-        features = torch.cat([self.norm(codes), pixels.contiguous(memory_format=torch.channels_last)], dim=1)
-        logits = self.net(features)
-        if self.stride > 1:
-            logits = F.pixel_shuffle(logits, self.stride)
-        return logits[..., :height, :width]
+        return self.net(codes, padded)[..., :height, :width]
 
     def own_loss(self, fov: Tensor) -> Tensor:
         """What the training adds to its loss for the images of the last forward pass; `fov` (N, 1, H, W)."""
@@ -145,14 +131,55 @@ class CSCUNet(nn.Module):
         return self.misfit_weight * (misfit * fov).sum() / fov.sum().clamp(min=1)
 
 
+class CodesAndPixels(nn.Module):
+    """A U-Net that reads codes beside the pixels they stand for, on the grid of the codes.
+
+    Parameters
+    ----------
+    codes, in_channels, out_channels : channels of the codes, the image and the logits.
+    stride : pixels of the image for one of the codes, in both directions; every block of pixels enters as channels.
+    features : see `CSCUNet`.
+    blocks : see `CSCUNet`.
+    """
+
+    def __init__(
+        self,
+        codes: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int,
+        features: Sequence[int],
+        blocks: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(features) != 6:
+            raise ValueError(f"features needs 6 numbers, got {list(features)}")
+        self.stride, self.norm = stride, nn.BatchNorm2d(codes)
+        reads, gives = codes + in_channels * stride**2, out_channels * stride**2
+        self.net = (
+            _CodedUNet(reads, gives, features)
+            if blocks
+            else BasicUNet(
+                spatial_dims=2, in_channels=reads, out_channels=gives, features=tuple(features), **CONVOLUTION
+            )
+        )
+
+    def forward(self, codes: Tensor, image: Tensor) -> Tensor:
+        """Codes (N, K, H / stride, W / stride) and image (N, C, H, W) to logits (N, K', H, W)."""
+        pixels = F.pixel_unshuffle(image, self.stride) if self.stride > 1 else image
+        # With one channel memory says nothing of its order; torch would go on with channels first, slowly.
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        logits = self.net(torch.cat([self.norm(codes), pixels], dim=1))
+        return F.pixel_shuffle(logits, self.stride) if self.stride > 1 else logits
+
+
 class _CodedUNet(nn.Module):
     """MONAI's `BasicUNet` with a SparseCode in the place of every pair of convolutions on the way down."""
 
     def __init__(self, in_channels: int, out_channels: int, features: Sequence[int]) -> None:
         super().__init__()
         *levels, last = features
-        if len(features) != 6:
-            raise ValueError(f"features needs 6 numbers, got {list(features)}")
         self.coders = nn.ModuleList(
             SparseCode(c, atoms, side=3, steps=2, penalty=0.1) for c, atoms in pairwise((in_channels, *levels))
         )

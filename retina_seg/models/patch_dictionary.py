@@ -1,0 +1,244 @@
+"""The shallow model: sparse codes of patches at several scales, read by a label dictionary or a small MLP.
+
+The iterations are in sparse.py, the learning of atoms in atoms.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retina_seg import atoms, sparse
+from retina_seg.errors import UserError
+
+# Pixels whose values choose the slope and shift of ridge's logits, and codes that are computed at once.
+_CALIBRATED, _AT_ONCE = 200_000, 2**9
+
+
+class PatchDictionary(nn.Module):
+    """Every patch as few atoms, at several scales; what the codes say of its label patch; overlaps averaged.
+
+        alpha = argmin 1/2 |x - alpha D|^2 + penalty |alpha|_1                (patch without its mean, each scale)
+        phi   = [max(alpha, 0), max(-alpha, 0), mean] of all scales
+        label patch = phi W (`ridge`) or MLP(phi) (`mlp`);   logits = mean over the patches that cover a pixel
+
+    The atoms are learnt before the first step of the training (`begin`) and then stay as they are, and so does W,
+    which solves (Phi^T Phi + ridge I) W = Phi^T Y for the label patches Y; the steps of a training find the slope and
+    shift that make logits of its values. The MLP is what the steps train.
+
+    Parameters
+    ----------
+    learner : in `atoms.LEARNERS`.
+    supervision : "none"; "joint": atoms learnt from patches and label patches together; "consistent": and from which
+        atoms belong to vessels (LC-KSVD). The codes of a photograph then come from its patches alone.
+    count : K, atoms at each scale.
+    side : of a patch, pixels, odd.
+    scales : distance of a patch's pixels; the image is smoothed by a Gaussian of half of it where that is above 1.
+    penalty, steps : of the codes; iterations of FISTA.
+    readout : "ridge" or "mlp".
+    hidden : width of the MLP's one hidden layer.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        *,
+        learner: str = "online",
+        supervision: Literal["none", "joint", "consistent"] = "none",
+        count: int = 128,
+        side: int = 9,
+        scales: Sequence[int] = (1, 2, 4),
+        penalty: float = 0.25,
+        steps: int = 25,
+        readout: Literal["ridge", "mlp"] = "mlp",
+        hidden: int = 128,
+    ) -> None:
+        super().__init__()
+        if side % 2 == 0 or side < 3 or not scales or min(scales) < 1:
+            raise ValueError(f"side must be odd and at least 3, scales at least 1; got {side}, {list(scales)}")
+        if learner not in atoms.LEARNERS:
+            raise ValueError(f"learner {learner!r} is none of {', '.join(atoms.LEARNERS)}")
+        if supervision not in ("none", "joint", "consistent") or readout not in ("ridge", "mlp"):
+            raise ValueError(f"supervision {supervision!r} or readout {readout!r} is unknown")
+        self.learner, self.supervision, self.count = learner, supervision, count
+        self.side, self.scales, self.stride = side, tuple(scales), 2
+        self.penalty, self.steps, self.outputs = penalty, steps, out_channels
+        length, features = in_channels * side**2, len(scales) * (2 * count + in_channels)
+        directions = torch.randn(len(scales), count, length)
+        self.atoms: Tensor  # (S, K, C side^2)
+        self.gains: Tensor  # (S,)
+        self.register_buffer("atoms", torch.stack([sparse.unit(one) for one in directions]))
+        self.register_buffer("gains", torch.stack([sparse.Patches(one).gain() for one in self.atoms]))
+        labels = out_channels * side**2
+        self.norm: nn.Module
+        self.read: nn.Module
+        if readout == "ridge":
+            self.norm, self.read = nn.Identity(), _Fixed(features, labels)
+            self.slope = nn.Parameter(torch.full((out_channels, 1, 1), 4.0))
+            self.shift = nn.Parameter(torch.full((out_channels, 1, 1), -2.0))
+        else:
+            self.norm = nn.BatchNorm1d(features, affine=False)
+            self.read = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, labels))
+        self.readout = readout
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`image` (N, C, H, W) to logits (N, K, H, W)."""
+        values = self.values(image)
+        return values * self.slope + self.shift if self.readout == "ridge" else values
+
+    def values(self, image: Tensor) -> Tensor:
+        """What the readout says, (N, K, H, W): of ridge about the share of votes, of the MLP logits."""
+        number, _, height, width = image.shape
+        features = self.norm(self.features(image))
+        said = self.read(features)  # (N * places, K side^2)
+        said = said.view(number, -1, said.shape[1]).transpose(1, 2)  # (N, K side^2, places)
+        votes = self._fold(said, (height, width))
+        return votes / self._fold(torch.ones_like(said[:1]), (height, width))
+
+    def _fold(self, patches: Tensor, size: tuple[int, int]) -> Tensor:
+        return F.fold(patches, size, self.side, padding=self.side // 2, stride=self.stride)
+
+    @torch.no_grad()
+    def features(self, image: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """phi of every second pixel in both directions, (N * places, features), image by image and row by row.
+
+        `chosen`, indices (n,), leaves all places out but those.
+        """
+        with torch.autocast(image.device.type, enabled=False):
+            parts = []
+            for number, scale in enumerate(self.scales):
+                signals, means = self.signals(image.float(), scale)
+                if chosen is not None:
+                    signals, means = signals[chosen], means[chosen]
+                coded = [self._codes(some, number) for some in signals.split(_AT_ONCE)]
+                parts += [torch.cat(coded), means]
+            return torch.cat(parts, dim=1)
+
+    def _codes(self, signals: Tensor, number: int) -> Tensor:
+        dictionary, gain = sparse.Patches(self.atoms[number]), self.gains[number]
+        codes = sparse.code(signals, dictionary, self.penalty, self.steps, gain=gain)
+        return torch.cat([F.relu(codes), F.relu(-codes)], dim=1)
+
+    def signals(self, image: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+        """Patches without their means, (N * places, C side^2), and the means, (N * places, C)."""
+        if scale > 1:
+            image = _smoothed(image, scale / 2)
+        reach = scale * (self.side // 2)
+        patches = F.unfold(image, self.side, dilation=scale, padding=reach, stride=self.stride)
+        patches = patches.transpose(1, 2).reshape(-1, image.shape[1], self.side**2)
+        means = patches.mean(dim=2)
+        return (patches - means[..., None]).flatten(1), means
+
+    def begin(self, images: Sequence[Sequence[Tensor]], seed: int) -> None:
+        """Learn the atoms, and W of ridge, from image (C, h, w), target (K, h, w), field of view (h, w) of each."""
+        rng = np.random.default_rng(seed)
+        drawn = [_Drawn.of(self, one, rng, max(1, _PATCHES // len(images))) for one in images]
+        labels = torch.cat([one.labels for one in drawn]).numpy()
+        middle = labels.reshape(len(labels), self.outputs, -1)[:, :, self.side**2 // 2]
+        for number in range(len(self.scales)):
+            signals = torch.cat([one.signals[number] for one in drawn]).numpy()
+            if self.supervision == "none":
+                found = atoms.learn(self.learner, signals, self.count, penalty=self.penalty, seed=seed)
+            else:
+                classes = np.asarray((middle >= 0.5).any(axis=1)) if self.supervision == "consistent" else None
+                found = atoms.learn_jointly(
+                    self.learner, signals, labels, self.count, penalty=self.penalty, seed=seed, classes=classes
+                )
+            self.atoms[number] = torch.from_numpy(found.atoms)
+            self.gains[number] = sparse.Patches(self.atoms[number]).gain()
+        if isinstance(self.read, _Fixed):
+            self._solve(images, self.read, rng)
+            self._calibrate(images, rng)
+
+    @torch.no_grad()
+    def _solve(self, images: Sequence[Sequence[Tensor]], read: "_Fixed", rng: np.random.Generator) -> None:
+        """W of ridge from patches of all images, drawn inside the field of view, in float64."""
+        features, labels = read.weight.shape[1], read.weight.shape[0]
+        gram, products = (torch.zeros(features, n, dtype=torch.float64) for n in (features, labels))
+        for image, target, fov in images:
+            chosen = self._places(fov, rng, max(1, _SOLVED // len(images)))
+            phi = self.features(image[None], chosen).double()
+            gram += phi.T @ phi
+            products += phi.T @ self._labels(target)[chosen].double()
+        weight = torch.linalg.solve(gram + _RIDGE * torch.eye(features, dtype=torch.float64), products)
+        read.weight.copy_(weight.T)
+
+    def _places(self, fov: Tensor, rng: np.random.Generator, number: int) -> Tensor:
+        """Up to `number` places inside the field of view (h, w), drawn without repetition: indices (n,)."""
+        places = np.flatnonzero(fov[:: self.stride, :: self.stride].numpy())
+        if not len(places):
+            raise UserError("a training photograph has an empty field of view")
+        return torch.from_numpy(rng.choice(places, min(number, len(places)), replace=False))
+
+    def _labels(self, target: Tensor) -> Tensor:
+        """The label patches of a target (K, h, w), (places, K side^2)."""
+        return F.unfold(target[None].float(), self.side, padding=self.side // 2, stride=self.stride)[0].T
+
+    @torch.no_grad()
+    def _calibrate(self, images: Sequence[Sequence[Tensor]], rng: np.random.Generator) -> None:
+        """Slope and shift of the logits from the values of pixels of up to five images (Platt 1999)."""
+        values, truths = [], []
+        for image, target, fov in images[:5]:
+            inside = fov.bool()
+            values.append(self.values(image[None])[0][:, inside])
+            truths.append(target[:, inside])
+        value, truth = torch.cat(values, dim=1).numpy(), torch.cat(truths, dim=1).numpy() >= 0.5
+        chosen = rng.choice(value.shape[1], min(_CALIBRATED, value.shape[1]), replace=False)
+        for k in range(self.outputs):
+            if not 0 < np.count_nonzero(truth[k, chosen]) < len(chosen):
+                continue  # nothing, or everything, is marked: nothing to learn a slope from
+            fitted = LogisticRegression(C=1e6).fit(value[k, chosen, None], truth[k, chosen])
+            self.slope[k], self.shift[k] = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+
+
+# Patches that teach the atoms of a scale, those that teach W, and what is added to the diagonal of its equations.
+_PATCHES, _SOLVED, _RIDGE = 30_000, 400_000, 10.0
+
+
+class _Fixed(nn.Module):
+    """A linear map that no gradient changes."""
+
+    def __init__(self, features: int, outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.randn(outputs, features) / features)
+        self.weight: Tensor
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features @ self.weight.T
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Patches drawn from inside the field of view of one image: of every scale (n, C side^2), and their labels."""
+
+    signals: list[Tensor]
+    labels: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        net: PatchDictionary,
+        photograph: Sequence[Tensor],
+        rng: np.random.Generator,
+        number: int,
+    ) -> "_Drawn":
+        image, target, fov = photograph
+        chosen = net._places(fov, rng, number)
+        signals = [net.signals(image[None], scale)[0][chosen] for scale in net.scales]
+        return cls(signals, net._labels(target)[chosen])
+
+
+def _smoothed(image: Tensor, sigma: float) -> Tensor:
+    """`image` (N, C, H, W) under a Gaussian of 3 standard deviations, each channel for itself, 0 outside."""
+    reach = max(1, round(3 * sigma))
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=image.device) / sigma) ** 2)
+    taps = (taps / taps.sum()).to(image.dtype)
+    channels = image.shape[1]
+    rows = F.conv2d(image, taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1), padding=(reach, 0), groups=channels)
+    return F.conv2d(rows, taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1), padding=(0, reach), groups=channels)
