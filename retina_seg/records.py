@@ -205,7 +205,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    return "none" if value is None else str(value)
+    return "none" if value is None or value == "" or value == [] else str(value)
 
 
 def _rounded(value: Any) -> Any:

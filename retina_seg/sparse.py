@@ -7,6 +7,7 @@ Beck & Teboulle 2009, SIAM J. Imaging Sci. 2(1) (ISTA, FISTA); Gregor & LeCun 20
 layers); Sreter & Giryes 2018 (the same with convolutions).
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Frequencies an axis, at which the gain of a convolutional dictionary is looked up, and what may lie between them.
-_FREQUENCIES, _BETWEEN = 128, 1.02
+# Frequencies an axis for each pixel of an atom beyond the first, at which the gain of a convolutional dictionary is
+# looked up, and how often matrices are squared to bound their largest eigenvalue.
+_FREQUENCIES, _SQUARED = 16, 6
 
 
 def unit(atoms: Tensor) -> Tensor:
@@ -37,6 +39,22 @@ def shrink(values: Tensor, threshold: Tensor | float, *, nonnegative: bool) -> T
 
 def _tensor(value: Tensor | float, like: Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+
+
+def _largest(matrices: Tensor) -> Tensor:
+    """An upper bound of the largest eigenvalue of positive semidefinite Hermitian matrices (..., n, n), (...).
+
+    With the Frobenius norm, lambda(G) = lambda(G^p)^(1/p) <= |G^p|^(1/p) <= n^(1/2p) lambda(G): p = 64 is within 3 %
+    for n = 64, and takes a fraction of the time of the eigenvalues.
+    """
+    result = matrices.new_zeros(matrices.shape[:-2], dtype=matrices.real.dtype)
+    for squared in range(_SQUARED + 1):
+        norm = torch.linalg.matrix_norm(matrices).clamp(min=torch.finfo(result.dtype).tiny)
+        result = result + norm.log() / 2**squared
+        if squared < _SQUARED:
+            matrices = matrices / norm[..., None, None]
+            matrices = matrices @ matrices
+    return result.exp()
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,13 +152,15 @@ class Convolutional:
         """An upper bound of the largest eigenvalue of D^T D, a scalar, at most some percent above it.
 
         On an endless image D is a product of matrices d^(f) (C, K), one at each frequency f, and its gain the largest
-        eigenvalue of any sum over k of d^_k(f) d^_k(f)^H.
+        eigenvalue of any sum over k of d^_k(f) d^_k(f)^H. Between the frequencies that are looked at it is at most
+        1 / cos(pi n / N)^2 higher, as for any trigonometric polynomial of degree n at N points an axis (Ehlich &
+        Zeller 1964).
         """
-        # With a stride each of its phases is a channel.
-        spectrum = torch.fft.rfft2(self._phases(), s=(_FREQUENCIES, _FREQUENCIES)).permute(2, 3, 1, 0)  # (f, f', C, K)
-        if spectrum.shape[2] == 1:
-            return _BETWEEN * spectrum.abs().square().sum(dim=-1).max()
-        return _BETWEEN * torch.linalg.eigvalsh(spectrum @ spectrum.mH)[..., -1].max()
+        phases = self._phases()  # with a stride each of its phases is a channel
+        degree = phases.shape[-1] - 1
+        points = max(1, _FREQUENCIES * degree)
+        spectrum = torch.fft.rfft2(phases, s=(points, points)).permute(2, 3, 1, 0)  # (f, f', C, K)
+        return _largest(spectrum @ spectrum.mH).max() / math.cos(math.pi * degree / points) ** 2
 
 
 Dictionary = Patches | Convolutional

@@ -69,6 +69,14 @@ def _power_iteration(dictionary, signals: torch.Tensor, steps: int = 400) -> flo
     return float(norm)
 
 
+def test_bounds_of_the_largest_eigenvalue_are_tight():
+    for size, spare in ((1, 1e-12), (3, 0.01), (64, 0.034)):
+        root = torch.complex(_random(5, size, 2 * size), _random(5, size, 2 * size, seed=1))
+        matrices = root @ root.mH
+        ratio = sparse._largest(matrices) / torch.linalg.eigvalsh(matrices)[..., -1]
+        assert ((ratio >= 1 - 1e-12) & (ratio <= 1 + spare)).all()
+
+
 @pytest.mark.parametrize(("channels", "stride"), [(1, 1), (3, 1), (1, 2), (3, 2), (1, 3)])
 def test_the_gain_lies_barely_above_power_iteration(channels, stride):
     size = (150, 150)

@@ -217,7 +217,9 @@ class Viewer {
     }
     this.legend = element("div", { className: "legend", role: "note" });
     const rows = scene.layers.filter((layer) => layer.kind !== "truth" || scene.layers.length < 6);
-    this.root.querySelector(".layers").replaceChildren(...rows.map((layer) => this.row(layer)), this.legend);
+    const list = this.root.querySelector(".layers");
+    list.classList.toggle("many", rows.filter((layer) => layer.kind === "prob").length > 1); // a line for each
+    list.replaceChildren(...rows.map((layer) => this.row(layer)), this.legend);
     this.arrange();
   }
 
