@@ -23,7 +23,7 @@ LAYERS = [
     },
     {"io", "config", "cards", "datasets", "releases", "phantom", "preprocess", "augment", "patches", "photographs"}
     | {"models", "losses", "protocols", "scores", "duplicates", "agreement", "quality", "postprocess", "lesions"},
-    {"checkpoint", "zoo", "inference", "extents"},
+    {"checkpoint", "zoo", "inference", "extents", "explain"},
     {"train", "ensemble", "evaluate", "audit", "download", "batch", "scoring", "report", "demonstration"}
     | {"benchmark", "records", "results"},
     {"terminal", "viewer"},
