@@ -125,6 +125,26 @@ def predict(
 
 
 @app.command()
+def explain(
+    model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="Packaged model or run folder.")],
+    photograph: Annotated[Path, typer.Argument(metavar="PHOTOGRAPH")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("explained"),
+    device: Device = "auto",
+) -> None:
+    """Draw the dictionary of a model, its codes of a photograph and what they rebuild.
+
+    For models of csc_unet, dict_unet and patch_dictionary.
+
+    Example: `retina-seg explain runs/csc-unet eye.jpg --out explained`
+    """
+    from retina_seg import io, report
+    from retina_seg.inference import Segmenter
+
+    segmenter = Segmenter.from_pretrained(model, device)
+    terminal.files(report.draw_dictionary(segmenter, io.read_image(photograph), out))
+
+
+@app.command()
 def train(
     config: Annotated[Path | None, typer.Argument(metavar="CONFIG.yaml", help="See configs/.")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="a.b=value, may be repeated.")] = None,

@@ -13,13 +13,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import checkpoint, datasets, io, overlay, records
+from retina_seg import checkpoint, datasets, explain, io, overlay, preprocess, records
+from retina_seg.fov import find_fov
 from retina_seg.photographs import rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from retina_seg.inference import Prediction
+    from retina_seg.inference import Prediction, Segmenter
 
 SAMPLES = 4
 # Configurations that differ in their optimiser only -> what the picture calls them.
@@ -130,6 +131,120 @@ def compared_curves(runs: Mapping[str, tuple[Sequence[Mapping[str, float]], floa
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_dictionary(segmenter: "Segmenter", image: NDArray[np.uint8], folder: Path) -> list[Path]:
+    """Draw what a dictionary model has learnt and does with a photograph uint8 (H, W, 3); returns the paths.
+
+    atoms.png (of several scales atoms-1.png ...), codes.png, objective.png and, where the codes rebuild the photograph,
+    rebuilt.png. UserError for a model without a dictionary.
+    """
+    found = explain.atoms(segmenter.net)
+    prepared = preprocess.apply(image, find_fov(image), segmenter.settings)
+    said = explain.codes(segmenter.net, prepared.image)
+    figures = {
+        "atoms" if len(found) == 1 else f"atoms-{one.scale}": atom_grid(one, codes.use)
+        for one, codes in zip(found, said, strict=True)
+    }
+    figures["codes"] = code_maps(prepared.image, said[0], prepared.fov)
+    if said[0].rebuilt is not None:
+        figures["rebuilt"] = rebuilt(prepared.image, said[0].rebuilt, prepared.fov)
+    if not isinstance(segmenter.net, explain.DictUNet):
+        figures["objective"] = objective(explain.objective(segmenter.net, prepared.image))
+    io.make_folder(folder)
+    for name, figure in figures.items():
+        with io.atomic(folder / f"{name}.png") as temporary:
+            figure.savefig(temporary, dpi=120, format="png")
+    return [folder / f"{name}.png" for name in figures]
+
+
+def atom_grid(found: "explain.Atoms", use: NDArray[np.float32]) -> "Figure":
+    """Every atom, the most used first; where there are label atoms each stands at the right of its own.
+
+    Blue below zero, red above, white at zero; one scale for all atoms and one for all label atoms.
+    """
+    from matplotlib.figure import Figure
+
+    order = np.argsort(-use)
+    columns = min(16, len(order))
+    figure = Figure(figsize=(9, 9 / columns * -(-len(order) // columns) + 0.5), layout="constrained")
+    picture = _mosaic(found.image[order].mean(axis=1), columns)  # channels averaged
+    if found.label is not None:
+        pairs = [found.image.mean(axis=1), found.label[:, 0]]
+        pairs = [one[order] / max(float(np.abs(one).max()), 1e-9) for one in pairs]
+        picture = _mosaic(np.concatenate(pairs, axis=2), columns // 2)
+    axes = figure.subplots()
+    limit = float(np.nanmax(np.abs(picture)))
+    axes.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    beside = "" if found.label is None else ", each beside what it says of the label"
+    axes.set_title(f"{len(order)} atoms, pixels {found.scale} px apart, most used first{beside}", fontsize="medium")
+    axes.set_axis_off()
+    return figure
+
+
+def _mosaic(pictures: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
+    """Pictures (n, h, w) side by side with a pixel of NaN around each."""
+    count, height, width = pictures.shape
+    rows = -(-count // columns)
+    canvas = np.full((rows, columns, height + 1, width + 1), np.nan, np.float32)
+    for number, picture in enumerate(pictures):
+        canvas[number // columns, number % columns, :height, :width] = picture
+    return canvas.transpose(0, 2, 1, 3).reshape(rows * (height + 1), columns * (width + 1))
+
+
+def code_maps(
+    image: NDArray[np.float32], codes: "explain.Codes", fov: NDArray[np.bool_], *, count: int = 8
+) -> "Figure":
+    """The prepared image (C, h, w) and the maps of the `count` atoms that are used most."""
+    from matplotlib.figure import Figure
+
+    chosen = np.argsort(-codes.use)[:count]
+    figure = Figure(figsize=(9, 6.4), layout="constrained")
+    for axes, number in zip(figure.subplots(3, 3).flat, [-1, *chosen], strict=False):
+        if number < 0:
+            axes.imshow(np.where(fov, image.mean(axis=0), np.nan), cmap="gray")
+        else:
+            shown = codes.maps[number]
+            limit = max(float(np.percentile(np.abs(shown), 99.5)), 1e-9)
+            axes.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set_title("what the model reads" if number < 0 else f"atom {number}", fontsize="small")
+    for axes in figure.axes:
+        axes.set_axis_off()
+    figure.suptitle(f"codes; {codes.density:.1%} of all are not zero", fontsize="medium")
+    return figure
+
+
+def rebuilt(image: NDArray[np.float32], back: NDArray[np.float32], fov: NDArray[np.bool_]) -> "Figure":
+    """The prepared image (C, h, w), what its codes make of it, and the difference, blue below zero and red above."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    pictures = [np.where(fov, one.mean(axis=0), np.nan) for one in (image, back, image - back)]
+    low, high = np.nanpercentile(pictures[0], [0.5, 99.5])
+    titles = ("what the model reads", "rebuilt from the codes", "reconstruction residual")
+    for axes, picture, title in zip(figure.subplots(1, 3), pictures, titles, strict=True):
+        if title == titles[2]:
+            axes.imshow(picture, cmap="RdBu_r", vmin=-high, vmax=high)
+        else:
+            axes.imshow(picture, cmap="gray", vmin=low, vmax=high)
+        axes.set_title(title, fontsize="small")
+        axes.set_axis_off()
+    return figure
+
+
+def objective(values: Mapping[str, NDArray[np.float32]]) -> "Figure":
+    """What is minimised, by iteration of ISTA and FISTA."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, curve in values.items():
+        axes.plot(np.arange(1, len(curve) + 1), curve, label=name.upper())
+    axes.set(xlabel="iteration", ylabel="objective, of a pixel", yscale="log")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
