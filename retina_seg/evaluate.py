@@ -434,8 +434,10 @@ def _froc(images: Sequence[_Scored], resample: Mapping[str, int]) -> dict[str, A
     total = sum(one.lesions for one in found)
     return {
         "froc": {
-            "rule": f"found: at least {lesions.COVERED:.0%} marked; false: less than {lesions.COVERED:.0%} on lesions; "
-            f"pieces below {lesions.SMALLEST:g} squared diameters of the field of view are passed over",
+            "rule": f"false: less than {lesions.COVERED:.0%} of a piece on lesions; "
+            f"found: at least {lesions.COVERED:.0%} "
+            "of a lesion marked by pieces that are not false; pieces below "
+            f"{lesions.SMALLEST:g} squared diameters of the field of view are passed over",
             "lesions": total,
             "false_per_image": list(limits),
             "sensitivity": share.tolist(),

@@ -14,8 +14,8 @@ from retina_seg import pieces, postprocess
 from retina_seg.fov import crop_box
 
 COVERED = 0.2
-"""A lesion is found where at least this share of it is marked; a marked piece is false where less than this share of
-it lies on lesions."""
+"""A marked piece is false where less than this share of it lies on lesions; a lesion is found where at least this share
+of it is marked by pieces that are not: one piece over the whole retina finds nothing."""
 SMALLEST = 1e-6
 """Marked pieces of less than this many squared diameters of the field of view count for nothing.
 
@@ -95,30 +95,47 @@ def detections(
     found, false = [], []
     for threshold in thresholds:
         mask = (prob >= threshold) & inside
-        covered = pieces.areas(labels, lesions, mask & truth)
-        found.append(np.count_nonzero(covered >= COVERED * sizes) if lesions else 0)
         marked, numbers = pieces.numbered(mask)
         area, on_lesions = (pieces.areas(numbers, marked, where) for where in (mask, mask & truth))
-        false.append(np.count_nonzero((on_lesions < COVERED * area) & (area >= least)))
+        true = on_lesions >= COVERED * area
+        false.append(np.count_nonzero(~true & (area >= least)))
+        hits = np.flatnonzero(mask & truth)
+        hits = hits[true[numbers.ravel()[hits] - 1]]
+        covered = np.bincount(labels.ravel()[hits], minlength=lesions + 1)[1:]
+        found.append(np.count_nonzero(covered >= COVERED * sizes) if lesions else 0)
     return Detections(lesions, np.array(found, dtype=np.int64), np.array(false, dtype=np.int64))
 
 
 def sensitivities(
     images: Sequence[Detections], weights: NDArray[np.float64], limits: Sequence[float] = FALSE_PER_IMAGE
 ) -> NDArray[np.float64]:
-    """Highest share of lesions found at a threshold with at most so many false pieces an image (FROC), (n, limits).
+    """Share of lesions found with so many false pieces an image (FROC), (n, limits).
+
+    The threshold falls from the highest, at which nothing is marked, until the false pieces are too many: the share is
+    the best so far, and between the last threshold and the next it grows in proportion to the false pieces.
 
     Parameters
     ----------
-    images : their detections at the same T thresholds.
+    images : their detections at the same T thresholds, which ascend.
     weights : how often each image counts, (n, images).
 
-    Returns NaN where no image that counts has a lesion; 0 where every threshold has more false pieces.
+    Returns NaN where no image that counts has a lesion.
     """
     lesions = weights @ np.array([one.lesions for one in images], dtype=float)
     found, false = (weights @ np.array([getattr(one, name) for one in images], float) for name in ("found", "false"))
-    false = false / weights.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = found / lesions[:, None]
-    best = [np.max(np.where(false <= limit, share, 0), axis=1) for limit in limits]
-    return np.where(lesions[:, None] > 0, np.stack(best, axis=1), math.nan)
+        share, false = found / lesions[:, None], false / weights.sum(axis=1, keepdims=True)
+    share, false = (_descending(values) for values in (share, false))
+    result = np.empty((len(weights), len(limits)))
+    for row, (x, y) in enumerate(zip(false, share, strict=True)):
+        for column, limit in enumerate(limits):
+            within = int(np.searchsorted(x, limit, side="right"))  # the first threshold with too many
+            result[row, column] = (
+                y[-1] if within == len(x) else np.interp(limit, x[within - 1 :][:2], y[within - 1 :][:2])
+            )
+    return np.where(lesions[:, None] > 0, result, math.nan)
+
+
+def _descending(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The highest value so far while the threshold falls, 0 before the first: (n, T) to (n, T + 1)."""
+    return np.maximum.accumulate(np.pad(values[:, ::-1], ((0, 0), (1, 0))), axis=1)

@@ -37,7 +37,7 @@ def test_a_piece_is_false_where_less_than_a_fifth_of_it_lies_on_lesions():
     assert found_and_false(squares((50, 50, 4))) == (3, 0, 1)
     assert found_and_false(squares((10, 10, 21))) == (3, 1, 0)  # 441 px, 110 of them on lesions, 10 on the second
     assert found_and_false(squares((10, 10, 25))) == (3, 2, 0)  # 625 px, 150 of them on lesions
-    assert found_and_false(squares((16, 16, 40))) == (3, 2, 1)  # far too large, although it covers much of two
+    assert found_and_false(squares((16, 16, 40))) == (3, 0, 1)  # far too large: it covers much of two and finds none
 
 
 def test_pixels_that_touch_at_a_corner_are_one_piece():
@@ -58,23 +58,32 @@ def test_more_is_marked_at_lower_thresholds():
     prob = np.clip(0.4 * TRUTH + rng.uniform(0, 0.6, TRUTH.shape), 0, 1).astype(np.float32)
     one = detections(prob, TRUTH, FOV, lesions.THRESHOLDS)
     assert one.found.shape == one.false.shape == (len(lesions.THRESHOLDS),)
-    assert np.all(np.diff(one.found) <= 0)
-    assert one.found[0] == 3
+    assert one.found.max() == 3
     assert one.found[-1] == 0
+    assert one.false[-1] == 0
 
 
-def test_froc_takes_the_best_threshold_with_few_enough_false_pieces():
+@pytest.mark.parametrize("value", [0.01, 0.3, 1.0])
+def test_marking_everything_finds_nothing(value):
+    one = detections(np.full(TRUTH.shape, value, np.float32), TRUTH, FOV, lesions.THRESHOLDS)
+    assert sensitivities([one], np.ones((1, 1)))[0].tolist() == [0, 0, 0, 0]
+
+
+def test_froc_lowers_the_threshold_until_there_are_too_many_false_pieces():
     images = [
         Detections(4, np.array([4, 3, 1]), np.array([9, 2, 0])),
         Detections(0, np.array([0, 0, 0]), np.array([3, 0, 0])),
     ]
     once = np.ones((1, 2))
-    assert sensitivities(images, once, [0, 1, 5.9, 6])[0].tolist() == [0.25, 0.75, 0.75, 1.0]
+    assert sensitivities(images, once, [0, 1, 3.5, 6, 9])[0] == pytest.approx([0.25, 0.75, 0.875, 1.0, 1.0])
     # The second image alone has no lesions; the first alone has more false pieces an image.
     alone = sensitivities(images, np.array([[0, 1], [1, 0]]), [1, 2])
     assert all(math.isnan(value) for value in alone[0])
-    assert alone[1].tolist() == [0.25, 0.75]
-    assert sensitivities([Detections(2, np.array([2]), np.array([5]))], np.ones((1, 1)), [1])[0, 0] == 0
+    assert alone[1].tolist() == [0.5, 0.75]
+    assert sensitivities([Detections(2, np.array([2]), np.array([5]))], np.ones((1, 1)), [1])[0, 0] == 0.2
+    # Lower thresholds that have fewer false pieces again come too late.
+    late = Detections(4, np.array([4, 2, 1]), np.array([0, 9, 0]))
+    assert sensitivities([late], np.ones((1, 1)), [0])[0, 0] == 0.25
 
 
 def test_thresholds_ascend_evenly_in_log_odds():
