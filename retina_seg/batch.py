@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from retina_seg import extents, io
 from retina_seg.errors import UserError
@@ -63,28 +64,53 @@ def predict_files(
     what: tuple[str, ...] = ("mask", "prob", "overlay"),
     on_done: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """Segment the photographs of `plan` and save the results in `out`, with the table EXTENTS where lesions are found.
+    """Segment the photographs of `plan` and save the results in `out`.
 
-    A photograph that cannot be read or written is reported in its Outcome and leaves no file.
+    Models of lesions add to the table EXTENTS after each photograph, with empty cells where nothing can be counted;
+    lines of other photographs and other targets stay. A photograph that cannot be read or written is reported in its
+    Outcome and leaves no file.
+
+    Raises
+    ------
+    UserError
+        If `out` cannot be made, or holds something else that is called like the table.
     """
     io.make_folder(out)
+    measured = extents.measurable(segmenter.card.targets)
+    table = _earlier(out / EXTENTS) if measured else {}
     finder = extents.disc_finder(segmenter.card.targets, segmenter.device)
     outcomes = []
     for source, stem in planned:
         try:
             prediction = segmenter.predict(source)
-            found = extents.measure(prediction, extents.disc_pixels(prediction, finder))
-            files = tuple(extents.recorded(prediction, found).save(out, stem, what=what))
+            unit = extents.disc_pixels(prediction, finder)
+            found = extents.measure(prediction, unit)
+            files = tuple(extents.recorded(prediction, found, unit).save(out, stem, what=what))
             outcome = Outcome(source, files, tuple(prediction.provenance["warnings"]), extents=found)
         except UserError as error:
             outcome = Outcome(source, error=str(error))
         except Exception as error:  # whatever it is, the other photographs can still be segmented
             outcome = Outcome(source, error=f"could not be segmented: {type(error).__name__}: {error}")
         outcomes.append(outcome)
+        if measured:
+            table |= _by_key(extents.lines(stem, measured, outcome.extents))
+            io.write_bytes(out / EXTENTS, extents.csv_text(list(table.values())).encode())
         if on_done is not None:
             on_done(outcome)
-    stems = (stem for _, stem in planned)
-    table = [(stem, outcome.extents) for stem, outcome in zip(stems, outcomes, strict=True) if outcome.extents]
-    if table:
-        io.write_bytes(out / EXTENTS, extents.csv_text(table).encode())
     return outcomes
+
+
+def _earlier(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The lines of the table of earlier photographs, {} where there is none."""
+    if not path.exists():
+        return {}
+    try:
+        return _by_key(extents.read_csv(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a table of lesions that can be added to ({error}): move it away, or choose another --out"
+        ) from None
+
+
+def _by_key(lines: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(line["photograph"], line["target"]): line for line in lines}

@@ -168,6 +168,11 @@ class Config(_Strict):
         """The resolved configuration, loadable again."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
+    @classmethod
+    def from_yaml(cls, text: str) -> "Config":
+        """The reverse of `to_yaml`; what is younger than the text has its default, which is what was done before."""
+        return cls.model_validate(yaml.safe_load(text))
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply `a.b=value` overrides (values are YAML) and check every key.

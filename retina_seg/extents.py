@@ -3,9 +3,13 @@
 Counting is in lesions.py; nothing is drawn and no file written.
 """
 
+import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from retina_seg import io, lesions, quality, zoo
 from retina_seg.datasets import LESIONS
@@ -32,10 +36,14 @@ def measurable(targets: Iterable[str]) -> list[str]:
 
 
 def disc_pixels(prediction: Prediction, finder: Segmenter | None = None) -> int | None:
-    """Area of the optic disc of the photograph in its pixels; None where it is not found beyond doubt (`quality`).
+    """Area of the optic disc of the photograph in its pixels; None where it is not found beyond doubt.
 
-    Only its largest piece counts: there is one disc. `finder` looks for it where the prediction itself has none.
+    There is doubt where `quality` has some about the photograph or the mask, and where the disc reaches the rim of the
+    field of view: part of it may be missing. Only its largest piece counts: there is one disc. `finder` looks for it
+    where the prediction itself has none.
     """
+    if withheld(prediction):
+        return None
     found = prediction
     if DISC not in prediction.targets:
         if finder is None:
@@ -44,29 +52,37 @@ def disc_pixels(prediction: Prediction, finder: Segmenter | None = None) -> int 
     place = found.targets.index(DISC)
     if quality.of_mask(DISC, found.prob[place], found.mask[place], found.fov):
         return None
-    return lesions.largest_piece(found.mask[place])
+    disc = lesions.largest_piece(found.mask[place])
+    return None if lesions.is_cut(disc, found.fov) else int(np.count_nonzero(disc))
+
+
+def withheld(prediction: Prediction) -> bool:
+    """Whether nothing should be counted: something is wrong with the photograph (`quality.Doubt.withholds`)."""
+    return any(doubt.withholds for doubt in prediction.photograph_doubts)
 
 
 def measure(prediction: Prediction, unit: int | None) -> dict[str, Extent]:
     """Target -> extent of every lesion and of the disc that the prediction has; {} where it has none of them.
 
-    `unit` is the area of the optic disc in pixels (`disc_pixels`), None where it is not known.
+    {} as well where numbers are `withheld`. Of the disc only the largest piece counts: there is one. `unit` is the area
+    of the optic disc in pixels (`disc_pixels`), None where it is not known.
     """
     found = {}
-    for target in measurable(prediction.targets):
+    for target in [] if withheld(prediction) else measurable(prediction.targets):
         mask = prediction.mask[prediction.targets.index(target)]
-        found[target] = lesions.extent(mask, prediction.fov, None if target == DISC else unit)
+        if target == DISC:
+            found[target] = lesions.extent(lesions.largest_piece(mask), prediction.fov)
+        else:
+            found[target] = lesions.extent(mask, prediction.fov, unit)
     return found
 
 
-def recorded(prediction: Prediction, found: Mapping[str, Extent]) -> Prediction:
-    """The prediction whose provenance, and so its JSON, has the extents too; itself where there are none."""
+def recorded(prediction: Prediction, found: Mapping[str, Extent], unit: int | None) -> Prediction:
+    """The prediction whose provenance, and so its JSON, has the extents and their unit too; itself without any."""
     if not found:
         return prediction
-    return replace(
-        prediction,
-        provenance={**prediction.provenance, "extent": {target: plain(extent) for target, extent in found.items()}},
-    )
+    extents = {target: plain(extent) for target, extent in found.items()}
+    return replace(prediction, provenance={**prediction.provenance, "extent": extents, "disc_pixels": unit})
 
 
 def plain(extent: Extent) -> dict[str, float | None]:
@@ -75,12 +91,28 @@ def plain(extent: Extent) -> dict[str, float | None]:
     return {"count": extent.count, "pixels": extent.pixels, "disc_areas": areas}
 
 
-def csv_text(rows: Iterable[tuple[str, Mapping[str, Extent]]]) -> str:
-    """A CSV table with a line for each photograph and target; disc areas are empty where they are unknown."""
-    return io.comma_separated(
-        [
-            {"photograph": photograph, "target": target, **plain(extent)}
-            for photograph, found in rows
-            for target, extent in found.items()
-        ]
-    )
+COLUMNS = ("photograph", "target", "count", "pixels", "disc_areas")
+
+
+def lines(photograph: str, targets: Iterable[str], found: Mapping[str, Extent]) -> list[dict[str, Any]]:
+    """A line of the table (COLUMNS) for each target of a photograph; what is not known is empty."""
+    return [
+        {"photograph": photograph, "target": target, **(plain(found[target]) if target in found else _UNKNOWN)}
+        for target in measurable(targets)
+    ]
+
+
+_UNKNOWN: dict[str, float | None] = dict.fromkeys(COLUMNS[2:])
+
+
+def csv_text(table: Sequence[Mapping[str, Any]]) -> str:
+    """`lines` as CSV text."""
+    return io.comma_separated(table)
+
+
+def read_csv(text: str) -> list[dict[str, Any]]:
+    """The lines of a table that `csv_text` wrote; ValueError for another table."""
+    reader = csv.DictReader(text.splitlines())
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise ValueError(f"columns {', '.join(reader.fieldnames or ())}, not {', '.join(COLUMNS)}")
+    return list(reader)

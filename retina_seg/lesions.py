@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,10 +61,16 @@ def smallest_area(fov: NDArray[np.bool_]) -> int:
     return max(postprocess.smallest_area(fov, SMALLEST), 1)
 
 
-def largest_piece(mask: NDArray[np.bool_]) -> int:
-    """Area in pixels of the largest piece of `mask` bool (H, W), 0 without any: of a disc mask the disc itself."""
+def largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest piece of `mask` bool (H, W), nothing without any: of a disc mask the disc itself."""
     count, labels = pieces.numbered(mask)
-    return int(pieces.areas(labels, count, mask).max()) if count else 0
+    return labels == 1 + np.argmax(pieces.areas(labels, count, mask)) if count else np.zeros_like(mask)
+
+
+def is_cut(piece: NDArray[np.bool_], fov: NDArray[np.bool_]) -> bool:
+    """Whether a piece reaches the rim of the field of view or of the picture, both bool (H, W): it may go on there."""
+    inner = cv2.erode(np.pad(fov, 1).astype(np.uint8), np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
+    return bool((piece & ~inner).any())
 
 
 @dataclass(frozen=True)

@@ -190,12 +190,15 @@ def of_mask(target: str, prob: NDArray[np.float32], mask: NDArray[np.bool_], fov
     share = np.count_nonzero(marked) / np.count_nonzero(inside)
     name = target.replace("_", " ")
     if share == 0:
+        if target not in _ALWAYS_THERE:
+            return []
         highest = float(np.max(prob[y0:y1, x0:x1], where=inside, initial=0.0))
-        text = f"No {name} found (highest probability {highest:.2f})."
-        if target in _ALWAYS_THERE:
-            text += " Every retina shows some" if target == "vessels" else " Most photographs show it"
-            text += ": check the photograph and the outline of its field of view, or mark by hand."
-        return [Doubt("empty", text, withholds=target in _ALWAYS_THERE)]
+        told = "Every retina shows some" if target == "vessels" else "Most photographs show it"
+        text = (
+            f"No {name} found (highest probability {highest:.2f}). {told}: "
+            "check the photograph and the outline of its field of view, or mark by hand."
+        )
+        return [Doubt("empty", text, withholds=True)]
     usual = {"vessels": _VESSELS, "disc": _DISC}.get(target)
     if usual is not None and not usual[0] <= share <= usual[1]:
         told = "7 to 14%" if target == "vessels" else "1 to 4%"
@@ -270,7 +273,7 @@ def _sharpness(field: _Field) -> list[Doubt]:
         return [Doubt("noisy", text, withholds=True)]
     if found.width > _BLURRED and np.isfinite(found.width):
         text = (
-            "The photograph is blurred: thin vessels will be missing, and wide ones may be marked too wide. "
+            "The photograph is blurred: thin vessels and small lesions will be missing, wide ones marked too wide. "
             "Take or choose a sharper one."
         )
         return [Doubt("blurred", text, withholds=True)]
@@ -284,7 +287,7 @@ def _colour(field: _Field) -> list[Doubt]:
         return []
     text = (
         "The photograph has no colours, the model learnt on colour photographs: vessels of a red-free photograph are "
-        "found almost as well, those of an angiogram or an infrared picture are not. Compare the mask with the picture."
+        "found almost as well, lesions less, those of an angiogram or infrared picture not. Compare mask and picture."
     )
     return [Doubt("grey", text, withholds=False)]
 

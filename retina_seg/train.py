@@ -569,7 +569,7 @@ def _check_run(run: Path, config: Config, state: dict[str, Any] | None, owed: Se
         if any((run / name).exists() for name in (checkpoint.STATE, checkpoint.CARD, checkpoint.WEIGHTS)):
             raise UserError(f"{run} already holds a run: choose another --out, or go on with --resume {run}")
         return
-    if state["config"] != config.to_yaml():
+    if Config.from_yaml(state["config"]) != config:
         raise UserError(f"{run} was begun with another configuration: resume without changes, or start anew")
     if (run / checkpoint.CARD).exists():
         raise UserError(f"the run {run} is finished: use it as a model, or begin another one")

@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from retina_seg import batch, datasets, extents, zoo
+from retina_seg import batch, datasets, extents, lesions, quality, zoo
 from retina_seg.cli import app
+from retina_seg.errors import UserError
 from retina_seg.inference import Prediction, Segmenter
 from retina_seg.lesions import Extent
+from retina_seg.quality import Doubt
 
 SIZE = 200
 
@@ -62,7 +64,7 @@ class Finder:
 def test_lesions_are_measured_in_areas_of_the_disc_that_the_prediction_has():
     found = measured(prediction({"hard_exudates": LESION, "disc": DISC}))
     assert found["hard_exudates"] == Extent(2, 180, 0.2)
-    assert (found["disc"].count, found["disc"].pixels) == (2, 904)
+    assert (found["disc"].count, found["disc"].pixels) == (1, 900)  # the disc without the speck
     assert math.isnan(found["disc"].disc_areas)
 
 
@@ -72,8 +74,9 @@ def test_or_of_the_disc_that_another_network_finds():
     for nothing in (
         None,
         Finder(np.zeros_like(DISC)),
-        Finder(block(0, 0, 100, 100)),
-    ):  # none, none found, far too large
+        Finder(block(50, 50, 100, 100)),
+        Finder(block(80, 0, 30, 30)),
+    ):  # none, none found, far too large, cut by the border
         found = extents.measure(given, extents.disc_pixels(given, nothing))["hard_exudates"]
         assert (found.count, found.pixels) == (2, 180)
         assert math.isnan(found.disc_areas)
@@ -82,7 +85,16 @@ def test_or_of_the_disc_that_another_network_finds():
 def test_vessels_have_no_extent():
     given = prediction({"vessels": LESION})
     assert measured(given) == {}
-    assert extents.recorded(given, {}) is given
+    assert extents.recorded(given, {}, None) is given
+
+
+def test_nothing_is_counted_in_a_photograph_that_is_in_doubt():
+    blurred = Doubt("blurred", "The photograph is blurred.", withholds=True)
+    grey = Doubt("grey", "The photograph has no colours.", withholds=False)
+    given = prediction({"hard_exudates": LESION, "disc": DISC})
+    assert measured(replace(given, photograph_doubts=(blurred,))) == {}
+    assert extents.disc_pixels(replace(given, photograph_doubts=(blurred,))) is None
+    assert measured(replace(given, photograph_doubts=(grey,))) == measured(given)
 
 
 def test_no_network_is_needed_where_there_are_no_lesions_or_the_disc_is_found_anyway():
@@ -91,16 +103,24 @@ def test_no_network_is_needed_where_there_are_no_lesions_or_the_disc_is_found_an
 
 
 def test_the_table_leaves_unknown_areas_empty():
-    rows = [("a", {"disc": Extent(1, 900, math.nan)}), ("b", {"haemorrhages": Extent(3, 70, 0.0778912)})]
-    text = extents.csv_text(rows)
+    found = {"disc": Extent(1, 900, math.nan), "haemorrhages": Extent(3, 70, 0.0778912)}
+    table = extents.lines("a", ["vessels", "haemorrhages", "disc"], found) + extents.lines("b", ["disc"], {})
+    text = extents.csv_text(table)
     assert text.splitlines() == [
         "photograph,target,count,pixels,disc_areas",
+        "a,haemorrhages,3,70,0.07789",
         "a,disc,1,900,",
-        "b,haemorrhages,3,70,0.07789",
+        "b,disc,,,",
     ]
+    assert extents.csv_text(extents.read_csv(text)) == text
+    with pytest.raises(ValueError, match="columns a, b, not photograph"):
+        extents.read_csv("a,b\n1,2\n")
 
 
-def test_a_batch_of_lesions_leaves_a_mask_for_each_target_and_one_table(tiny_lesions, drawn_idrid, tmp_path):
+def test_a_batch_of_lesions_leaves_a_mask_for_each_target_and_one_table(
+    tiny_lesions, drawn_idrid, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(quality, "of_photograph", lambda *given, **named: [])  # these are too small to be counted in
     rows = [row for row in datasets.rows("idrid_seg") if row.splits["idrid"] == "test"][:2]
     files = [drawn_idrid / "IDRiD" / row.image for row in rows]
     result = CliRunner().invoke(
@@ -119,8 +139,36 @@ def test_a_batch_of_lesions_leaves_a_mask_for_each_target_and_one_table(tiny_les
         own = {line["target"]: line for line in lines if line["photograph"] == file.stem}
         for target in targets:
             mask = np.asarray(Image.open(tmp_path / f"{file.stem}_{target}_mask.png")) > 0
-            assert int(own[target]["pixels"]) == record["extent"][target]["pixels"] == mask.sum()
+            area = lesions.largest_piece(mask).sum() if target == "disc" else mask.sum()
+            assert int(own[target]["pixels"]) == record["extent"][target]["pixels"] == area
+            assert "disc_pixels" in record
         assert record["extent"].keys() == measured(segmenter.predict(file)).keys()
+
+
+def test_the_table_grows_and_keeps_what_others_wrote(tiny_lesions, drawn_idrid, drawn, tmp_path):
+    """A failed photograph has empty cells, lines of before stay, those of the same photograph are replaced."""
+    row = next(row for row in datasets.rows("idrid_seg") if row.splits["idrid"] == "test")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    segmenter, out = Segmenter.from_pretrained(tiny_lesions, "cpu"), tmp_path / "out"
+    seen = []
+
+    def look(outcome: batch.Outcome) -> None:
+        seen.append(len((out / batch.EXTENTS).read_text().splitlines()))
+
+    planned = batch.plan([tmp_path / "broken.png", drawn_idrid / "IDRiD" / row.image])
+    batch.predict_files(segmenter, planned, out, on_done=look)
+    assert seen == [4, 7]  # after each photograph
+    first = (out / batch.EXTENTS).read_text()
+    assert "broken,haemorrhages,,," in first
+    batch.predict_files(segmenter, planned[1:], out)
+    assert (out / batch.EXTENTS).read_text() == first
+    (out / batch.EXTENTS).write_text("something,else\n")
+    with pytest.raises(UserError, match="move it away, or choose another --out"):
+        batch.predict_files(segmenter, planned, out)
+    (out / batch.EXTENTS).unlink()
+    (out / batch.EXTENTS).mkdir()
+    with pytest.raises(UserError, match="move it away, or choose another --out"):
+        batch.predict_files(segmenter, planned, out)
 
 
 def test_a_batch_of_vessels_has_no_such_table(tiny_run, drawn, tmp_path):
@@ -140,5 +188,6 @@ def test_the_packaged_disc_is_the_unit_of_packaged_lesions():
 
 def test_extents_are_recorded_beside_what_was_known():
     given = replace(prediction({"disc": DISC}), provenance={"model": "x"})
-    recorded = extents.recorded(given, measured(given))
-    assert recorded.provenance == {"model": "x", "extent": {"disc": {"count": 2, "pixels": 904, "disc_areas": None}}}
+    recorded = extents.recorded(given, measured(given), 900)
+    extent = {"disc": {"count": 1, "pixels": 900, "disc_areas": None}}
+    assert recorded.provenance == {"model": "x", "extent": extent, "disc_pixels": 900}

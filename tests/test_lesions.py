@@ -101,8 +101,15 @@ def test_extent_counts_pieces_and_measures_them_in_disc_areas():
 
 
 def test_the_largest_piece_is_the_disc():
-    assert lesions.largest_piece(squares((10, 10, 20), (50, 50, 3))) == 400
-    assert lesions.largest_piece(np.zeros_like(TRUTH)) == 0
+    found = lesions.largest_piece(squares((10, 10, 20), (50, 50, 3)))
+    np.testing.assert_array_equal(found, squares((10, 10, 20)))
+    assert not lesions.largest_piece(np.zeros_like(TRUTH)).any()
+
+
+def test_a_piece_at_the_rim_is_cut():
+    assert not lesions.is_cut(squares((3, 3, 10)), FOV)
+    assert lesions.is_cut(squares((2, 10, 10)), FOV)  # the rim of the field of view
+    assert lesions.is_cut(squares((0, 10, 10)), np.ones_like(FOV))  # the border of the picture
 
 
 def test_specks_are_passed_over_in_large_photographs():

@@ -399,6 +399,17 @@ def test_a_run_is_trained_by_one_process_at_a_time(tiny_config, drawn_drive, tmp
     train.fit(load_config(tiny_config), tmp_path / "run", drawn_drive, device="cpu")
 
 
+def test_a_setting_that_is_younger_than_the_run_does_not_stop_it(tiny_config, tiny_run, drawn_drive, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    for name in (checkpoint.CARD, checkpoint.WEIGHTS):
+        (run / name).unlink()
+    state = checkpoint.load_state(run)
+    assert "  local_contrast: null\n" in state["config"]
+    checkpoint.save_state({**state, "config": state["config"].replace("  local_contrast: null\n", "")}, run)
+    train.fit(load_config(tiny_config), run, drawn_drive, resume=True, device="cpu")
+    _assert_equal_weights(_weights(run), _weights(tiny_run))
+
+
 def test_resuming_another_config_is_refused(tiny_config, tiny_run, drawn_drive):
     with pytest.raises(UserError, match="another configuration"):
         train.fit(load_config(tiny_config, ["seed=3"]), tiny_run, drawn_drive, resume=True, device="cpu")
