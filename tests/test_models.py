@@ -26,6 +26,8 @@ PARAMETERS = {
     "csc_unet": 448_444,
     "dict_unet": 448_444,
     "patch_dictionary": 110_033,
+    "frangi": 2,
+    "pixel": 4,
     "ensemble": 2 * 431_356,
 }
 
@@ -85,7 +87,7 @@ def test_saved_weights_give_the_same_logits(name):
     net, other = _evaluated(name, 3, 2), build_model(name, 3, 2).eval()
     image = torch.randn(1, 3, 48, 48)
     with torch.inference_mode():
-        assert not torch.equal(net(image), other(image))
+        assert name == "frangi" or not torch.equal(net(image), other(image))  # its two weights do not begin at random
         other.load_state_dict(net.state_dict())
         torch.testing.assert_close(net(image), other(image), rtol=0, atol=0)
 

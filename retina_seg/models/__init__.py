@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from retina_seg.errors import UserError
 from retina_seg.models.attention_unet import AttentionUNet, SAUNet
+from retina_seg.models.controls import Frangi, Pixel
 from retina_seg.models.csc_unet import CSCUNet
 from retina_seg.models.dict_unet import DictUNet
 from retina_seg.models.ensemble import Ensemble
@@ -51,6 +52,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "csc_unet": CSCUNet,
     "dict_unet": DictUNet,
     "patch_dictionary": PatchDictionary,
+    "frangi": Frangi,
+    "pixel": Pixel,
     "ensemble": ensemble,
 }
 

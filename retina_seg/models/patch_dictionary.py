@@ -9,15 +9,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retina_seg import atoms, sparse
 from retina_seg.errors import UserError
+from retina_seg.models.controls import platt
 
-# Pixels whose values choose the slope and shift of ridge's logits, and codes that are computed at once.
-_CALIBRATED, _AT_ONCE = 200_000, 2**9
+# Codes that are computed at once: few enough to stay in a processor's cache.
+_AT_ONCE = 2**9
 
 
 class PatchDictionary(nn.Module):
@@ -154,7 +154,7 @@ class PatchDictionary(nn.Module):
             self.gains[number] = sparse.Patches(self.atoms[number]).gain()
         if isinstance(self.read, _Fixed):
             self._solve(images, self.read, rng)
-            self._calibrate(images, rng)
+            self._calibrate(images, seed)
 
     @torch.no_grad()
     def _solve(self, images: Sequence[Sequence[Tensor]], read: "_Fixed", rng: np.random.Generator) -> None:
@@ -181,20 +181,12 @@ class PatchDictionary(nn.Module):
         return F.unfold(target[None].float(), self.side, padding=self.side // 2, stride=self.stride)[0].T
 
     @torch.no_grad()
-    def _calibrate(self, images: Sequence[Sequence[Tensor]], rng: np.random.Generator) -> None:
-        """Slope and shift of the logits from the values of pixels of up to five images (Platt 1999)."""
-        values, truths = [], []
-        for image, target, fov in images[:5]:
-            inside = fov.bool()
-            values.append(self.values(image[None])[0][:, inside])
-            truths.append(target[:, inside])
-        value, truth = torch.cat(values, dim=1).numpy(), torch.cat(truths, dim=1).numpy() >= 0.5
-        chosen = rng.choice(value.shape[1], min(_CALIBRATED, value.shape[1]), replace=False)
-        for k in range(self.outputs):
-            if not 0 < np.count_nonzero(truth[k, chosen]) < len(chosen):
-                continue  # nothing, or everything, is marked: nothing to learn a slope from
-            fitted = LogisticRegression(C=1e6).fit(value[k, chosen, None], truth[k, chosen])
-            self.slope[k], self.shift[k] = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    def _calibrate(self, images: Sequence[Sequence[Tensor]], seed: int) -> None:
+        """Slope and shift of the logits from the pixels of up to five images."""
+        values = torch.cat([self.values(image[None])[0][:, fov.bool()] for image, _, fov in images[:5]], dim=1)
+        truth = torch.cat([target[:, fov.bool()] for _, target, fov in images[:5]], dim=1)
+        for k, (slope, shift) in enumerate(platt(values, truth, seed)):
+            self.slope[k], self.shift[k] = slope, shift
 
 
 # Patches that teach the atoms of a scale, those that teach W, and what is added to the diagonal of its equations.
