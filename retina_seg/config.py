@@ -34,7 +34,8 @@ class DataConfig(_Strict):
 
     `fit` and `monitor` name splits of the protocols' manifests. Where a monitor image also trains, its curve is
     labelled as one of training images, and thresholds are chosen on the fit images. `threshold_on: fit` does that too
-    where the monitor images are to be scored.
+    where the monitor images are to be scored. `photographs` trains on so many of the fit images only, drawn by the
+    seed; those of a smaller number are among those of a larger one.
 
     `drawn` photographs (`phantom`) train beside those of `fit`, or alone where `fit` is empty. `teachers` are
     packaged models or run folders; the network then learns a mean of the truth, weighing `truth_weight`, and of
@@ -46,6 +47,7 @@ class DataConfig(_Strict):
     monitor: tuple[Literal["train", "val"], ...] = Field(("val",), min_length=1)
     targets: tuple[str, ...] = Field(("vessels",), min_length=1)
     threshold_on: Literal["monitor", "fit"] = "monitor"
+    photographs: int | None = Field(None, ge=1, description="train on so many of the fit images, drawn by the seed")
     drawn: int = Field(0, ge=0, description="drawn photographs that train too")
     teachers: tuple[str, ...] = ()
     truth_weight: float = Field(0.5, ge=0, le=1)

@@ -103,7 +103,7 @@ def fit(
     net, earlier = _seeded_network(config, settings, pretrained=not resume)
     teachers = [Segmenter.from_pretrained(name, device, flips=True) for name in config.data.teachers]
     _check_teachers(teachers, config.data.targets)
-    fit_rows = rows_of(config.data.protocols, config.data.fit) if config.data.fit else []
+    fit_rows = _few(rows_of(config.data.protocols, config.data.fit), config) if config.data.fit else []
     monitor_rows = rows_of(config.data.protocols, config.data.monitor)
     state = checkpoint.load_state(run) if resume else None
     owed = [*earlier, *(teacher.card for teacher in teachers)]
@@ -516,6 +516,15 @@ def _taught(
     seen = np.clip(seen / len(teachers), 0, 1)
     target = data.truth_weight * image.target + (1 - data.truth_weight) * seen
     return replace(image, target=target.astype(np.float32))
+
+
+def _few(rows: Sequence[Row], config: Config) -> list[Row]:
+    """The training photographs, or as many of them as `data.photographs` says, in their own order."""
+    wanted = len(rows) if config.data.photographs is None else config.data.photographs
+    if wanted > len(rows):
+        raise UserError(f"data.photographs is {wanted}, but only {len(rows)} are in data.fit of data.protocols")
+    order = np.random.default_rng(config.seed).permutation(len(rows))
+    return [rows[number] for number in sorted(order[:wanted])]
 
 
 def _prevalence(images: Sequence[TrainingImage]) -> list[float]:

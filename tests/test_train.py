@@ -399,6 +399,21 @@ def test_a_run_is_trained_by_one_process_at_a_time(tiny_config, drawn_drive, tmp
     train.fit(load_config(tiny_config), tmp_path / "run", drawn_drive, device="cpu")
 
 
+def test_few_photographs_are_among_more_and_the_threshold_is_theirs(tiny_config, drawn_drive, tmp_path):
+    images = {}
+    for seed, count in ((0, 1), (0, 3), (1, 3)):
+        settings = [f"data.photographs={count}", f"seed={seed}", "data.threshold_on=fit", "training.steps=2"]
+        run = tmp_path / f"{seed}-{count}"
+        card = train.fit(load_config(tiny_config, settings), run, drawn_drive, device="cpu")
+        images[seed, count] = card.training["images"]
+        assert card.training["threshold_images"] == card.training["images"]
+        assert len(card.training["images"]) == count
+    assert set(images[0, 1]) < set(images[0, 3])
+    assert images[0, 3] != images[1, 3]
+    with pytest.raises(UserError, match=r"data\.photographs is 17, but only 16 are in data\.fit"):
+        train.fit(load_config(tiny_config, ["data.photographs=17"]), tmp_path / "run", drawn_drive, device="cpu")
+
+
 def test_a_setting_that_is_younger_than_the_run_does_not_stop_it(tiny_config, tiny_run, drawn_drive, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     for name in (checkpoint.CARD, checkpoint.WEIGHTS):
