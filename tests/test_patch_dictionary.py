@@ -74,8 +74,9 @@ def test_ridge_is_scikit_learns(photographs):
         inside = fov[::2, ::2].flatten()
         features.append(net.features(image[None])[inside].double().numpy())
         labels.append(net._labels(target)[inside].double().numpy())
-    fitted = Ridge(alpha=10.0, fit_intercept=False).fit(np.concatenate(features), np.concatenate(labels))
+    fitted = Ridge(alpha=10.0).fit(np.concatenate(features), np.concatenate(labels))
     np.testing.assert_allclose(net.read.weight.numpy(), fitted.coef_, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(net.read.bias.numpy(), fitted.intercept_, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("supervision", ["none", "joint", "consistent"])

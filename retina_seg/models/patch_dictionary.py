@@ -28,8 +28,8 @@ class PatchDictionary(nn.Module):
         label patch = phi W (`ridge`) or MLP(phi) (`mlp`);   logits = mean over the patches that cover a pixel
 
     The atoms are learnt before the first step of the training (`begin`) and then stay as they are, and so does W,
-    which solves (Phi^T Phi + ridge I) W = Phi^T Y for the label patches Y; the steps of a training find the slope and
-    shift that make logits of its values. The MLP is what the steps train.
+    which solves (Phi^T Phi + ridge I) W = Phi^T Y for the label patches Y, both less their means; the steps of a
+    training find the slope and shift that make logits of its values. The MLP is what the steps train.
 
     Parameters
     ----------
@@ -160,14 +160,18 @@ class PatchDictionary(nn.Module):
     def _solve(self, images: Sequence[Sequence[Tensor]], read: "_Fixed", rng: np.random.Generator) -> None:
         """W of ridge from patches of all images, drawn inside the field of view, in float64."""
         features, labels = read.weight.shape[1], read.weight.shape[0]
-        gram, products = (torch.zeros(features, n, dtype=torch.float64) for n in (features, labels))
+        gram, products = (torch.zeros(features + 1, n, dtype=torch.float64) for n in (features + 1, labels))
         for image, target, fov in images:
             chosen = self._places(fov, rng, max(1, _SOLVED // len(images)))
             phi = self.features(image[None], chosen).double()
+            phi = torch.cat([phi, torch.ones(len(phi), 1, dtype=torch.float64)], dim=1)  # the last is the intercept
             gram += phi.T @ phi
             products += phi.T @ self._labels(target)[chosen].double()
-        weight = torch.linalg.solve(gram + _RIDGE * torch.eye(features, dtype=torch.float64), products)
-        read.weight.copy_(weight.T)
+        penalty = torch.full((features + 1,), _RIDGE, dtype=torch.float64)
+        penalty[-1] = 0
+        weight = torch.linalg.solve(gram + penalty.diag(), products)
+        read.weight.copy_(weight[:-1].T)
+        read.bias.copy_(weight[-1])
 
     def _places(self, fov: Tensor, rng: np.random.Generator, number: int) -> Tensor:
         """Up to `number` places inside the field of view (h, w), drawn without repetition: indices (n,)."""
@@ -198,11 +202,13 @@ class _Fixed(nn.Module):
 
     def __init__(self, features: int, outputs: int) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.randn(outputs, features) / features)
         self.weight: Tensor
+        self.bias: Tensor
+        self.register_buffer("weight", torch.randn(outputs, features) / features)
+        self.register_buffer("bias", torch.zeros(outputs))
 
     def forward(self, features: Tensor) -> Tensor:
-        return features @ self.weight.T
+        return F.linear(features, self.weight, self.bias)
 
 
 @dataclass(frozen=True)
