@@ -168,6 +168,17 @@ def learn_jointly(
     return Learnt(_unit(own), label_atoms.astype(np.float32))
 
 
+def places(fov: NDArray[np.bool_], rng: np.random.Generator, number: int) -> NDArray[np.int64]:
+    """Up to `number` places of a field of view bool (h, w) to learn from, none twice: indices (n,) of the flat array.
+
+    UserError where it is empty.
+    """
+    inside = np.flatnonzero(fov)
+    if not len(inside):
+        raise UserError("a training photograph has an empty field of view")
+    return rng.choice(inside, min(number, len(inside)), replace=False)
+
+
 def _energy(rows: NDArray[Any]) -> float:
     """Mean sum of squares of a row."""
     return float(np.square(rows, dtype=np.float64).sum() / len(rows))

@@ -96,11 +96,9 @@ def _label_atoms(net: PatchDictionary) -> list[Array] | None:
     weight = _ridge(net)
     if weight is None:
         return None
-    channels = net.atoms.shape[2] // net.side**2
-    block = 2 * net.count + channels
     found = []
     for number in range(len(net.scales)):
-        positive, negative = weight[:, number * block :][:, : 2 * net.count].split(net.count, dim=1)
+        positive, negative = net.signed(weight, number)
         found.append(((positive - negative) / 2).T.reshape(net.count, -1, net.side, net.side).cpu().numpy())
     return found
 
@@ -119,7 +117,7 @@ def codes(net: nn.Module, image: Array) -> list[Codes]:
     """
     net = dictionary_net(net)
     batch = torch.from_numpy(image)[None]
-    _, channels, height, width = batch.shape
+    height, width = batch.shape[2:]
     if isinstance(net, CSCUNet):
         found, rebuilt = net.coder(batch)
         return [_codes(found[0], net.coder.stride, rebuilt[0])]
@@ -127,11 +125,10 @@ def codes(net: nn.Module, image: Array) -> list[Codes]:
         dictionary = sparse.Convolutional(net.atoms, (height, width), net.stride)
         return [_codes(F.relu(dictionary.correlate(batch) - net.bias)[0], net.stride, None)]
     size = -(-height // net.stride), -(-width // net.stride)
-    block = 2 * net.count + channels
     phi = net.features(batch)  # (places, features)
     result = []
     for number in range(len(net.scales)):
-        positive, negative = phi[:, number * block :][:, : 2 * net.count].split(net.count, dim=1)
+        positive, negative = net.signed(phi, number)
         result.append(_codes((positive - negative).T.reshape(net.count, *size), net.stride, None))
     return result
 
@@ -181,7 +178,7 @@ def _rebuilding_votes(net: CSCUNet, image: Array, place: tuple[int, int]) -> lis
 
 def _label_votes(net: PatchDictionary, weight: Tensor, image: Array, place: tuple[int, int], target: int) -> list[Vote]:
     batch, reach = torch.from_numpy(image)[None], net.side // 2
-    _, channels, height, width = batch.shape
+    height, width = batch.shape[2:]
     places = [
         (row, column, (place[0] - net.stride * row + reach) * net.side + place[1] - net.stride * column + reach)
         for row in range(-(-height // net.stride))
@@ -192,10 +189,9 @@ def _label_votes(net: PatchDictionary, weight: Tensor, image: Array, place: tupl
     phi = net.features(batch, torch.tensor([row * across + column for row, column, _ in places]))
     rows = weight[[target * net.side**2 + inside for _, _, inside in places]]  # (patches, features)
     parts = (phi * rows).sum(dim=0) / len(places)  # (features,)
-    block = 2 * net.count + channels
     found = []
     for number, scale in enumerate(net.scales):
-        positive, negative = parts[number * block :][: 2 * net.count].split(net.count)
+        positive, negative = net.signed(parts, number)
         found += [Vote(scale, k, float(part)) for k, part in enumerate(positive + negative)]
     return found
 

@@ -51,8 +51,7 @@ def draw_run(run: Path, data_root: str | Path) -> list[Path]:
     held_out = not set(config.data.fit) & set(config.data.monitor)
     written = [run / "curves.png"]
     figure = curves(checkpoint.read_log(run), "validation images" if held_out else "images that are also trained on")
-    with io.atomic(written[0]) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    _save(figure, written[0])
     segmenter = Segmenter.from_pretrained(run)
     io.make_folder(run / "samples")
     for row in rows_of(config.data.protocols, config.data.monitor)[:SAMPLES]:
@@ -102,9 +101,13 @@ def draw_optimisers(folder: Path) -> list[Path]:
         {title: (run.log, run.megapixels_a_step) for title, run in runs.items()}, "validation images"
     )
     path = folder / "optimisers.png"
+    _save(figure, path)
+    return [path]
+
+
+def _save(figure: "Figure", path: Path) -> None:
     with io.atomic(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
-    return [path]
 
 
 def compared_curves(runs: Mapping[str, tuple[Sequence[Mapping[str, float]], float]], images: str) -> "Figure":
@@ -154,12 +157,11 @@ def draw_dictionary(segmenter: "Segmenter", image: NDArray[np.uint8], folder: Pa
         figures["objective"] = objective(explain.objective(segmenter.net, prepared.image))
     io.make_folder(folder)
     for name, figure in figures.items():
-        with io.atomic(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, dpi=120, format="png")
+        _save(figure, folder / f"{name}.png")
     return [folder / f"{name}.png" for name in figures]
 
 
-def atom_grid(found: "explain.Atoms", use: NDArray[np.float32]) -> "Figure":
+def atom_grid(found: explain.Atoms, use: NDArray[np.float32]) -> "Figure":
     """Every atom, the most used first; where there are label atoms each stands at the right of its own.
 
     Blue below zero, red above, white at zero; one scale for all atoms and one for all label atoms.
@@ -193,9 +195,7 @@ def _mosaic(pictures: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
     return canvas.transpose(0, 2, 1, 3).reshape(rows * (height + 1), columns * (width + 1))
 
 
-def code_maps(
-    image: NDArray[np.float32], codes: "explain.Codes", fov: NDArray[np.bool_], *, count: int = 8
-) -> "Figure":
+def code_maps(image: NDArray[np.float32], codes: explain.Codes, fov: NDArray[np.bool_], *, count: int = 8) -> "Figure":
     """The prepared image (C, h, w) and the maps of the `count` atoms that are used most."""
     from matplotlib.figure import Figure
 

@@ -12,6 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from retina_seg.models.blocks import separable
+
 # Pixels that choose a slope and a shift.
 _CALIBRATED = 200_000
 
@@ -109,11 +111,8 @@ def platt(values: Tensor, truth: Tensor, seed: int) -> list[tuple[float, float]]
 def _derivative(image: Tensor, sigma: float, order: tuple[int, int]) -> Tensor:
     """Derivatives along (y, x) of `image` (N, C, H, W) under a Gaussian of 4 standard deviations, edges repeated."""
     reach = math.ceil(4 * sigma)
-    channels = image.shape[1]
-    padded = F.pad(image, (reach, reach, reach, reach), mode="replicate")
     down, along = (_taps(sigma, reach, one).to(image) for one in order)
-    rows = F.conv2d(padded, down.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
-    return F.conv2d(rows, along.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    return separable(F.pad(image, (reach, reach, reach, reach), mode="replicate"), down, along)
 
 
 def _taps(sigma: float, reach: int, order: int) -> Tensor:

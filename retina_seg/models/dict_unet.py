@@ -86,7 +86,6 @@ def _patches(
     image: Tensor, fov: Tensor, side: int, rng: np.random.Generator, number: int
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Patches (n, C side^2) of an image (C, h, w) around places drawn inside its field of view, without their means."""
-    places = np.flatnonzero(fov.numpy())
-    chosen = torch.from_numpy(rng.choice(places, min(number, len(places)), replace=False))
+    chosen = torch.from_numpy(atoms.places(fov.numpy(), rng, number))
     signals = F.unfold(image[None], side, padding=side // 2)[0].T[chosen].view(len(chosen), len(image), side**2)
     return (signals - signals.mean(dim=2, keepdim=True)).flatten(1).numpy()

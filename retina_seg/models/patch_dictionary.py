@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retina_seg import atoms, sparse
-from retina_seg.errors import UserError
+from retina_seg.models.blocks import separable
 from retina_seg.models.controls import platt
 
 # Codes that are computed at once: few enough to stay in a processor's cache.
@@ -120,6 +120,13 @@ class PatchDictionary(nn.Module):
                 parts += [torch.cat(coded), means]
             return torch.cat(parts, dim=1)
 
+    def signed(self, values: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """What belongs to the positive and to the negative codes of scale `number`, (..., K) each, in values that stand
+        like phi in their last dimension."""
+        block = values.shape[-1] // len(self.scales)
+        positive, negative = values[..., number * block :][..., : 2 * self.count].split(self.count, dim=-1)
+        return positive, negative
+
     def _codes(self, signals: Tensor, number: int) -> Tensor:
         dictionary, gain = sparse.Patches(self.atoms[number]), self.gains[number]
         codes = sparse.code(signals, dictionary, self.penalty, self.steps, gain=gain)
@@ -175,10 +182,7 @@ class PatchDictionary(nn.Module):
 
     def _places(self, fov: Tensor, rng: np.random.Generator, number: int) -> Tensor:
         """Up to `number` places inside the field of view (h, w), drawn without repetition: indices (n,)."""
-        places = np.flatnonzero(fov[:: self.stride, :: self.stride].numpy())
-        if not len(places):
-            raise UserError("a training photograph has an empty field of view")
-        return torch.from_numpy(rng.choice(places, min(number, len(places)), replace=False))
+        return torch.from_numpy(atoms.places(fov[:: self.stride, :: self.stride].numpy(), rng, number))
 
     def _labels(self, target: Tensor) -> Tensor:
         """The label patches of a target (K, h, w), (places, K side^2)."""
@@ -237,6 +241,4 @@ def _smoothed(image: Tensor, sigma: float) -> Tensor:
     reach = max(1, round(3 * sigma))
     taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=image.device) / sigma) ** 2)
     taps = (taps / taps.sum()).to(image.dtype)
-    channels = image.shape[1]
-    rows = F.conv2d(image, taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1), padding=(reach, 0), groups=channels)
-    return F.conv2d(rows, taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1), padding=(0, reach), groups=channels)
+    return separable(F.pad(image, (reach, reach, reach, reach)), taps, taps)
