@@ -15,7 +15,7 @@ from streamlit.delta_generator import DeltaGenerator
 from retina_seg import __version__, biomarkers, datasets, io, overlay, scores, scoring, zoo
 from retina_seg.errors import UserError
 from retina_seg.inference import Prediction
-from retina_seg.viewer import batches, canvas, charts, downloads, engine, launch, numbers, opened
+from retina_seg.viewer import batches, canvas, charts, downloads, engine, launch, numbers, opened, pointer
 from retina_seg.viewer.numbers import Number
 from retina_seg.viewer.opened import Photograph
 from retina_seg.viewer.scene import Scene
@@ -46,6 +46,21 @@ ROOM = """<style>
 [data-testid="stSidebarUserContent"] { padding-top: 0; }
 .st-key-files [data-testid="stFileUploaderDropzone"] { min-height: 7rem; }
 </style>"""  # Streamlit's own margins take a third of a small screen
+TRAIN_A_DICTIONARY = (
+    "Train one with `retina-seg train configs/nets/csc-unet.yaml` and start the viewer with `--run FOLDER` to see it."
+)
+EXPLAINED = {
+    "atoms": "The small pictures of which the model puts every photograph together, the most used first; blue is "
+    "darker than the surroundings, red brighter. Where there are pairs, the right half is what the atom says of the "
+    "mask: red for, blue against.",
+    "codes": "Where the eight atoms that are used most are found in the photograph, and how strongly.",
+    "rebuilt": "The photograph, what its codes make of it, and what they leave out. The rest is no map of disease.",
+    "objective": "How far the codes still are from the best ones, by iteration, in the middle of the photograph: the "
+    "model stops after a few.",
+    "votes": "The twelve loudest: the atom, where it is known what it says of the mask, and its vote. Of a dictionary "
+    "that is read by a label dictionary or an MLP the votes are parts of the result there, of a csc_unet parts of the "
+    "rebuilt pixel.",
+}
 RESEARCH = "Research use only: not a medical device, not for diagnosis."
 
 SCORE_COLUMNS = {
@@ -95,7 +110,8 @@ def main() -> None:
         # A link, not st.switch_page: that makes Streamlit forget the uploaded files and every choice.
         st.page_link(view, label=label, icon=":material/visibility:", width="stretch")
 
-    pages = [view, page(batch_page, "Batch"), page(results_page, "Results"), page(about_page, "About")]
+    rest = {"Batch": batch_page, "Explain": explain_page, "Results": results_page, "About": about_page}
+    pages = [view, *(page(draw, title) for title, draw in rest.items())]
     current = st.navigation(pages, position="top")
     with st.sidebar:
         choices.append(sidebar(session, options, look if current is not view else None))
@@ -535,6 +551,57 @@ def newly_selected(key: str) -> bool:
     before = st.session_state.get("selected row")
     st.session_state["selected row"] = key
     return before != key
+
+
+# --- explain
+
+
+def explain_page(session: Session, choices: Choices, look: Look) -> None:
+    """What a model with a dictionary has learnt and what it does with the photograph in view."""
+    st.title("What does the model see?")
+    model, photograph = choices.models[0], session.photographs.get(session.current)
+    if not engine.has_dictionary(model):
+        able = [title for name, title in choices.titles.items() if engine.has_dictionary(name)]
+        st.info(
+            f"{plain(choices.titles[model])} has no dictionary that could be shown. "
+            + (f"Choose {plain(' or '.join(able))} as the model on the left." if able else TRAIN_A_DICTIONARY)
+        )
+        return
+    if photograph is None:
+        st.info("Open a photograph on the left first.")
+        return
+    with st.spinner(f"Coding {plain(photograph.name)} with the atoms of the model", show_time=True):
+        inside = session.inside(photograph, model)
+    who_votes(photograph, model, inside)
+    names = list(inside.figures)
+    for name, tab in zip(names, st.tabs([explain_title(name) for name in names]), strict=True):
+        with tab:
+            st.caption(EXPLAINED[name.partition("-")[0]])
+            st.image(inside.figures[name])
+
+
+@st.fragment
+@guarded
+def who_votes(photograph: Photograph, model: str, inside: engine.Inside) -> None:
+    """A pixel chosen in the photograph, and the atoms that speak for or against a vessel there."""
+    left, right = st.columns([0.42, 0.58])
+    with left:
+        y, x = pointer.show(inside.picture, f"{photograph.id} {model}")
+        st.caption(f"Click a pixel, or move it with the arrow keys. Chosen: row {y}, column {x}.")
+    with right:
+        drawn = engine.votes(model, inside.image, (y, x))
+        if drawn is None:
+            st.caption("The atoms of a dict_unet do not vote one by one: its U-Net reads all of them at once.")
+            return
+        st.markdown("##### Which atoms voted here?")
+        st.image(drawn)
+        st.caption(EXPLAINED["votes"])
+
+
+def explain_title(name: str) -> str:
+    """What a tab is called: "atoms-2" is "Atoms, 2 px"."""
+    word, _, scale = name.partition("-")
+    return f"{word.capitalize()}, {scale} px" if scale else word.capitalize()
 
 
 # --- results

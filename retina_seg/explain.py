@@ -19,6 +19,8 @@ from retina_seg.models.patch_dictionary import PatchDictionary
 
 Array = NDArray[np.float32]
 DictionaryNet = CSCUNet | DictUNet | PatchDictionary
+MODELS = ("csc_unet", "dict_unet", "patch_dictionary")
+"""Names in `models.MODELS` of the networks with a dictionary."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,7 @@ class Vote:
 def dictionary_net(net: nn.Module) -> DictionaryNet:
     """The network itself where it has a dictionary; UserError where it has none."""
     if not isinstance(net, CSCUNet | DictUNet | PatchDictionary):
-        raise UserError(
-            f"a {type(net).__name__} has no dictionary to show: take a model of csc_unet, dict_unet or patch_dictionary"
-        )
+        raise UserError(f"a {type(net).__name__} has no dictionary to show: take a model of {', '.join(MODELS)}")
     return net
 
 
@@ -147,10 +147,11 @@ def _codes(maps: Tensor, stride: int, rebuilt: Tensor | None) -> Codes:
 def votes(net: nn.Module, image: Array, place: tuple[int, int], *, target: int = 0) -> list[Vote]:
     """Which atoms voted at pixel (y, x) of a prepared image (C, H, W), the loudest first.
 
-    Of `patch_dictionary` with ridge: the parts of the value of `target` there, summed over the patches that cover the
-    pixel and divided by their number; with the parts of the means they add up to `PatchDictionary.values`. Of
-    `csc_unet`: the parts of the rebuilt pixel, channels summed. UserError where the readout is not linear or the
-    pixel lies outside.
+    Of `patch_dictionary`: the parts of the value of `target` there, summed over the patches that cover the pixel and
+    divided by their number. With ridge they and the parts of the means add up to `PatchDictionary.values`; of an MLP,
+    which is linear only as long as the same units are on, a part is the code times the slope of the value in it
+    (gradient x input, Shrikumar 2017). Of `csc_unet`: the parts of the rebuilt pixel, channels summed. UserError for
+    `dict_unet`, whose U-Net takes no sum, and where the pixel lies outside.
     """
     net = dictionary_net(net)
     y, x = place
@@ -158,10 +159,10 @@ def votes(net: nn.Module, image: Array, place: tuple[int, int], *, target: int =
         raise UserError(f"pixel ({y}, {x}) lies outside the image of {image.shape[1]} x {image.shape[2]}")
     if isinstance(net, CSCUNet):
         found = _rebuilding_votes(net, image, place)
-    elif isinstance(net, PatchDictionary) and (weight := _ridge(net)) is not None:
-        found = _label_votes(net, weight, image, place, target)
+    elif isinstance(net, PatchDictionary):
+        found = _label_votes(net, image, place, target)
     else:
-        raise UserError("only the atoms of csc_unet and of patch_dictionary with readout ridge vote one by one")
+        raise UserError("the atoms of dict_unet do not vote one by one: take csc_unet or patch_dictionary")
     return sorted((vote for vote in found if vote.value), key=lambda vote: -abs(vote.value))
 
 
@@ -176,7 +177,7 @@ def _rebuilding_votes(net: CSCUNet, image: Array, place: tuple[int, int]) -> lis
     return [Vote(1, k, part) for k, part in enumerate(parts)]
 
 
-def _label_votes(net: PatchDictionary, weight: Tensor, image: Array, place: tuple[int, int], target: int) -> list[Vote]:
+def _label_votes(net: PatchDictionary, image: Array, place: tuple[int, int], target: int) -> list[Vote]:
     batch, reach = torch.from_numpy(image)[None], net.side // 2
     height, width = batch.shape[2:]
     places = [
@@ -187,8 +188,12 @@ def _label_votes(net: PatchDictionary, weight: Tensor, image: Array, place: tupl
     ]
     across = -(-width // net.stride)
     phi = net.features(batch, torch.tensor([row * across + column for row, column, _ in places]))
-    rows = weight[[target * net.side**2 + inside for _, _, inside in places]]  # (patches, features)
-    parts = (phi * rows).sum(dim=0) / len(places)  # (features,)
+    with torch.enable_grad():
+        phi = phi.requires_grad_()
+        said = net.read(net.norm(phi))  # (patches, T side^2)
+        columns = torch.tensor([target * net.side**2 + inside for _, _, inside in places])
+        (slopes,) = torch.autograd.grad(said.gather(1, columns[:, None]).sum(), phi)  # (patches, features)
+    parts = (phi.detach() * slopes).sum(dim=0) / len(places)  # (features,)
     found = []
     for number, scale in enumerate(net.scales):
         positive, negative = net.signed(parts, number)

@@ -115,18 +115,21 @@ def apply(image: NDArray[np.uint8], fov: NDArray[np.bool_], settings: Preprocess
     if fov.shape != image.shape[:2]:
         raise UserError(f"the field of view is {fov.shape}, the image {image.shape[:2]}: they must be equal")
     geometry = plan(fov, settings)
-    y0, x0, y1, x1 = geometry.box
-    crop, inside = image[y0:y1, x0:x1], fov[y0:y1, x0:x1]
-    if geometry.work != geometry.crop:
-        crop = _resize(crop, geometry.work)
-        inside = _resize(inside.astype(np.uint8), geometry.work, nearest=True) > 0
-    array = _channels(crop, settings)  # (h, w, C)
+    inside = apply_to_target(fov, geometry)
+    array = _channels(crop(image, geometry), settings)  # (h, w, C)
     if settings.local_contrast is not None:
         array = _local_contrast(array, inside, settings.local_contrast)
     pixels = array[inside]
     mean, sd = pixels.mean(axis=0, dtype=np.float64), pixels.std(axis=0, dtype=np.float64)
     array = ((array - mean) / np.maximum(sd, 1e-3) * inside[..., None]).astype(np.float32)
     return Prepared(array.transpose(2, 0, 1), inside, geometry)
+
+
+def crop(image: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
+    """The part of a photograph uint8 (H, W, 3) that the network reads, at the scale it reads it, (h, w, 3)."""
+    y0, x0, y1, x1 = geometry.box
+    part = image[y0:y1, x0:x1]
+    return part if geometry.work == geometry.crop else _resize(part, geometry.work)
 
 
 def plan(fov: NDArray[np.bool_], settings: Preprocess) -> Geometry:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from retina_seg import checkpoint, datasets, explain, io, overlay, preprocess, records
 from retina_seg.fov import find_fov
@@ -36,6 +37,7 @@ OPTIMISERS = {
 # The one-page report: inches, places as parts of the page, letters a line at 8 points.
 _A4, _LEFT, _WIDE, _NARROW = (8.27, 11.69), 0.07, 118, 56
 _MOST_WARNINGS = 4
+_MIDDLE = 256
 _ALARM = "#b00020"
 
 
@@ -106,8 +108,14 @@ def draw_optimisers(folder: Path) -> list[Path]:
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    with io.atomic(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    io.write_bytes(path, png(figure))
+
+
+def png(figure: "Figure") -> bytes:
+    """A figure as a file, 120 dots an inch."""
+    written = BytesIO()
+    figure.savefig(written, dpi=120, format="png")
+    return written.getvalue()
 
 
 def compared_curves(runs: Mapping[str, tuple[Sequence[Mapping[str, float]], float]], images: str) -> "Figure":
@@ -140,12 +148,24 @@ def compared_curves(runs: Mapping[str, tuple[Sequence[Mapping[str, float]], floa
 def draw_dictionary(segmenter: "Segmenter", image: NDArray[np.uint8], folder: Path) -> list[Path]:
     """Draw what a dictionary model has learnt and does with a photograph uint8 (H, W, 3); returns the paths.
 
-    atoms.png (of several scales atoms-1.png ...), codes.png, objective.png and, where the codes rebuild the photograph,
-    rebuilt.png. UserError for a model without a dictionary.
+    The names of `dictionary` with .png. UserError for a model without a dictionary.
     """
-    found = explain.atoms(segmenter.net)
-    prepared = preprocess.apply(image, find_fov(image), segmenter.settings)
-    said = explain.codes(segmenter.net, prepared.image)
+    explain.dictionary_net(segmenter.net)
+    figures = dictionary(segmenter.net, preprocess.apply(image, find_fov(image), segmenter.settings))
+    io.make_folder(folder)
+    for name, figure in figures.items():
+        _save(figure, folder / f"{name}.png")
+    return [folder / f"{name}.png" for name in figures]
+
+
+def dictionary(net: nn.Module, prepared: preprocess.Prepared) -> "dict[str, Figure]":
+    """What a dictionary network has learnt and does with a prepared photograph.
+
+    atoms (of several scales atoms-1 ...), codes, where the codes rebuild the photograph rebuilt, and where they are
+    iterated objective. UserError for a network without a dictionary.
+    """
+    found = explain.atoms(net)
+    said = explain.codes(net, prepared.image)
     figures = {
         "atoms" if len(found) == 1 else f"atoms-{one.scale}": atom_grid(one, codes.use)
         for one, codes in zip(found, said, strict=True)
@@ -153,12 +173,15 @@ def draw_dictionary(segmenter: "Segmenter", image: NDArray[np.uint8], folder: Pa
     figures["codes"] = code_maps(prepared.image, said[0], prepared.fov)
     if said[0].rebuilt is not None:
         figures["rebuilt"] = rebuilt(prepared.image, said[0].rebuilt, prepared.fov)
-    if not isinstance(segmenter.net, explain.DictUNet):
-        figures["objective"] = objective(explain.objective(segmenter.net, prepared.image))
-    io.make_folder(folder)
-    for name, figure in figures.items():
-        _save(figure, folder / f"{name}.png")
-    return [folder / f"{name}.png" for name in figures]
+    if not isinstance(net, explain.DictUNet):
+        figures["objective"] = objective(explain.objective(net, _middle(prepared.image)))
+    return figures
+
+
+def _middle(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The middle of an image (C, h, w), at most _MIDDLE px a side: what the objective is shown of."""
+    y, x = (max(0, (side - _MIDDLE) // 2) for side in image.shape[1:])
+    return image[:, y : y + _MIDDLE, x : x + _MIDDLE]
 
 
 def atom_grid(found: explain.Atoms, use: NDArray[np.float32]) -> "Figure":
@@ -229,6 +252,36 @@ def rebuilt(image: NDArray[np.float32], back: NDArray[np.float32], fov: NDArray[
         else:
             axes.imshow(picture, cmap="gray", vmin=low, vmax=high)
         axes.set_title(title, fontsize="small")
+        axes.set_axis_off()
+    return figure
+
+
+def votes(found: Sequence[explain.Vote], atoms: Sequence[explain.Atoms], *, count: int = 12) -> "Figure":
+    """The `count` atoms that vote loudest at a pixel, each beside its label atom where it has one, with its vote.
+
+    Red speaks for, blue against; all atoms on one scale and all label atoms on another.
+    """
+    from matplotlib.figure import Figure
+
+    scales = {one.scale: one for one in atoms}
+    limit = max(float(np.abs(one.image.mean(axis=1)).max()) for one in atoms)
+    of_labels = max((float(np.abs(one.label[:, 0]).max()) for one in atoms if one.label is not None), default=1.0)
+    columns = 4
+    figure = Figure(figsize=(7, 1.5 * -(-count // columns) + 0.2), layout="constrained")
+    places = figure.subplots(-(-count // columns), columns, squeeze=False).flat
+    for axes, vote in zip(places, found[:count], strict=False):
+        one = scales[vote.scale]
+        picture = one.image[vote.atom].mean(axis=0) / limit
+        if one.label is not None:
+            gap = np.full((picture.shape[0], 1), np.nan, np.float32)
+            picture = np.concatenate([picture, gap, one.label[vote.atom, 0] / of_labels], axis=1)
+        axes.imshow(picture, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+        axes.set_title(
+            f"{vote.value:+.3f}  atom {vote.atom}, {vote.scale} px",
+            fontsize=8,
+            color="#b2182b" if vote.value > 0 else "#2166ac",
+        )
+    for axes in figure.axes:
         axes.set_axis_off()
     return figure
 

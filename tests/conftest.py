@@ -124,3 +124,23 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Path, drawn_
     run = tmp_path_factory.mktemp("runs") / "tiny"
     fit(load_config(tiny_config), run, drawn_drive, device="cpu")
     return run
+
+
+@pytest.fixture(scope="session")
+def dictionary_run(tmp_path_factory: pytest.TempPathFactory, drawn_drive: Path) -> Path:
+    """The folder of a finished run of a small network with a dictionary."""
+    from retina_seg.config import Config
+    from retina_seg.train import fit
+
+    config = Config.model_validate(
+        {
+            "name": "atoms",
+            "data": {"protocols": ["drive"], "targets": ["vessels"]},
+            "preprocess": {"colour": "green", "local_contrast": 10},
+            "model": {"name": "csc_unet", "arguments": {"atoms": 6, "side": 5, "features": [4] * 6}},
+            "training": {"steps": 4, "batch_size": 2, "patch_size": 32, "warmup_steps": 1, "validate_every": 4},
+        }
+    )
+    run = tmp_path_factory.mktemp("runs") / "atoms"
+    fit(config, run, drawn_drive, device="cpu")
+    return run

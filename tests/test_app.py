@@ -126,6 +126,15 @@ def session(page: AppTest):
     return page.session_state["session"]
 
 
+def explained(page: AppTest, model: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    """The explain page with a run that has a dictionary, chosen as the model."""
+    monkeypatch.setenv(launch.RUNS, str(model))
+    monkeypatch.setattr(engine, "_segmenter", lambda name: Segmenter.from_pretrained(name, "cpu"))
+    page.run()
+    page.selectbox(key="model").select(str(model)).run()
+    return go(page, "explain")
+
+
 # ---------------------------------------------------------------- first page
 
 
@@ -432,6 +441,28 @@ def test_what_is_done_is_not_done_again(app, runs, eyes):
 
 
 # ---------------------------------------------------------------- results and about
+
+
+def test_a_model_without_a_dictionary_is_said_to_have_none(app, dictionary_run, monkeypatch):
+    text = words(go(app, "explain"))
+    assert f"{MODEL} has no dictionary" in text.replace("\\", "")
+    assert any(engine.has_dictionary(name) for name in zoo.names()) or "configs/nets/csc-unet.yaml" in text
+    monkeypatch.setenv(launch.RUNS, str(dictionary_run))
+    assert "atoms (run)" in words(app.run()).replace("\\", "")
+
+
+def test_a_dictionary_is_explained(app, eyes, dictionary_run, monkeypatch):
+    page = explained(app, dictionary_run, monkeypatch)
+    assert "Open a photograph on the left first." in words(page)
+    button(go(page, ""), "Drawn eye A").click().run()
+    go(page, "explain")
+    assert not page.error
+    assert [tab.label for tab in page.tabs] == ["Atoms", "Codes", "Rebuilt", "Objective"]
+    text = words(page)
+    height, width = engine.inside(str(dictionary_run), Loaded(eyes[1].image, None, {})).picture.shape[:2]
+    middle = f"Chosen: row {height // 2}, column {width // 2}."
+    for expected in ("Which atoms voted here?", middle, "no map of disease"):
+        assert expected in text
 
 
 def test_results_show_the_reports_of_the_first_model_and_offer_all(app):

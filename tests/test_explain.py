@@ -82,6 +82,24 @@ def test_votes_of_a_label_dictionary_add_up_to_its_value():
         assert total == pytest.approx(float(values[(target, *place)]), abs=1e-4)
 
 
+def test_votes_of_an_mlp_add_up_to_its_value_while_the_same_units_are_on():
+    """With every unit on, the MLP is linear: what the atoms say is what is lost without their columns."""
+    net, image = _net("patch_dictionary", readout="mlp"), _image()
+    first = net.read[0]
+    with torch.no_grad():
+        first.bias += 100
+    values = net.values(torch.from_numpy(image)[None])[0]
+    votes = {place: explain.votes(net, image, place, target=1) for place in ((0, 0), (17, 30))}
+    with torch.no_grad():
+        for block in (0, 16):
+            first.weight[:, block : block + 14] = 0
+    without = net.values(torch.from_numpy(image)[None])[0]
+    for place, found in votes.items():
+        total = sum(vote.value for vote in found)
+        assert total == pytest.approx(float((values - without)[(1, *place)].detach()), rel=1e-3, abs=1e-4)
+        assert abs(total) > 1e-3
+
+
 def test_votes_of_codes_add_up_to_the_rebuilt_pixel():
     net, image = _net("csc_unet"), _image()
     (found,) = explain.codes(net, image)
@@ -104,7 +122,7 @@ def test_errors_name_what_was_given():
         explain.atoms(build_model("unet", 1, 1))
     with pytest.raises(UserError, match=r"pixel \(32, 0\) lies outside"):
         explain.votes(_net("csc_unet"), _image(), (32, 0))
-    with pytest.raises(UserError, match="readout ridge"):
-        explain.votes(_net("patch_dictionary", readout="mlp"), _image(), (1, 1))
+    with pytest.raises(UserError, match="dict_unet do not vote"):
+        explain.votes(_net("dict_unet"), _image(), (1, 1))
     with pytest.raises(UserError, match="nothing to iterate"):
         explain.objective(_net("dict_unet"), _image())

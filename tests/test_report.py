@@ -93,6 +93,19 @@ def test_atoms_stand_in_the_order_of_their_use():
     np.testing.assert_allclose(paired.axes[0].images[0].get_array()[1, [1, 4]], [-0.5, -0.5])
 
 
+def test_votes_are_drawn_the_loudest_first_with_their_label_atoms():
+    image = np.zeros((3, 1, 3, 3), np.float32)
+    image[:, 0, 1, 1] = (0.2, -0.5, 1.0)
+    found = [explain.Vote(2, 1, -0.7), explain.Vote(2, 2, 0.1)]
+    figure = report.votes(found, [explain.Atoms(image, None, 1), explain.Atoms(image, 4 * image, 2)])
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title().split()[0] for axes in shown] == ["-0.700", "+0.100"]
+    picture = shown[0].images[0].get_array()
+    assert picture.shape == (3, 7)
+    np.testing.assert_allclose(picture[1, [1, 5]], [-0.5, -0.5])
+    assert not report.votes([], [explain.Atoms(image, None, 1)]).axes[0].images
+
+
 def test_the_command_explains(tiny_run, drawn, tmp_path):
     result = CliRunner().invoke(app, ["explain", str(tiny_run), str(tmp_path / "eye.png")])
     assert result.exit_code != 0

@@ -4,10 +4,15 @@ What a visitor keeps of their results is in session.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
-from retina_seg import extents, io, zoo
+import numpy as np
+from numpy.typing import NDArray
+
+from retina_seg import explain, extents, io, preprocess, report, zoo
+from retina_seg.fov import find_fov
 from retina_seg.inference import Prediction, Segmenter
 from retina_seg.viewer.opened import Loaded
 
@@ -50,6 +55,50 @@ def disc_pixels(prediction: Prediction) -> int | None:
 @lru_cache(maxsize=MODELS)
 def _disc_finder(targets: Sequence[str]) -> Segmenter | None:
     return extents.disc_finder(targets)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What a dictionary model does with a photograph.
+
+    Attributes
+    ----------
+    picture : the photograph as large as the network reads it, uint8 (h, w, 3).
+    image : what the network reads, float32 (C, h, w).
+    figures : those of `report.dictionary` as PNG, by name.
+    """
+
+    picture: NDArray[np.uint8]
+    image: NDArray[np.float32]
+    figures: Mapping[str, bytes]
+
+
+def has_dictionary(name: str) -> bool:
+    """Whether `inside` can show something of a model; it is not loaded for that."""
+    return zoo.card(name).model.name in explain.MODELS
+
+
+def inside(name: str, loaded: Loaded) -> Inside:
+    """Code a photograph with a model's dictionary; waits while another visitor runs one. UserError without one."""
+    with _one_at_a_time:
+        segmenter = _segmenter(name)
+        fov = find_fov(loaded.image) if loaded.fov is None else loaded.fov
+        prepared = preprocess.apply(loaded.image, fov, segmenter.settings)
+        figures = report.dictionary(segmenter.net, prepared)
+        return Inside(
+            preprocess.crop(loaded.image, prepared.geometry),
+            prepared.image,
+            {name: report.png(figure) for name, figure in figures.items()},
+        )
+
+
+def votes(name: str, image: NDArray[np.float32], place: tuple[int, int]) -> bytes | None:
+    """The atoms that vote at pixel (y, x) of a prepared image, as PNG; None for a model whose atoms do not vote."""
+    with _one_at_a_time:
+        net = _segmenter(name).net
+        if isinstance(net, explain.DictUNet):
+            return None
+        return report.png(report.votes(explain.votes(net, image, place), explain.atoms(net)))
 
 
 def segment(name: str, loaded: Loaded) -> Prediction:

@@ -72,6 +72,7 @@ class Session:
     batch: dict[tuple[str, str], Any] = field(default_factory=dict)
     _loaded: OrderedDict[str, Loaded] = field(default_factory=OrderedDict, repr=False)
     _results: OrderedDict[tuple[str, str], Prediction] = field(default_factory=OrderedDict, repr=False)
+    _insides: OrderedDict[tuple[str, str], engine.Inside] = field(default_factory=OrderedDict, repr=False)
     _scenes: OrderedDict[Hashable, Scene] = field(default_factory=OrderedDict, repr=False)
     _chosen: OrderedDict[Hashable, Prediction] = field(default_factory=OrderedDict, repr=False)
     _measured: OrderedDict[Hashable, Mapping[str, float]] = field(default_factory=OrderedDict, repr=False)
@@ -103,6 +104,7 @@ class Session:
             self.thresholds,
             self.batch,
             self._results,
+            self._insides,
             self._scenes,
             self._chosen,
             self._measured,
@@ -121,6 +123,11 @@ class Session:
         """The model's result at its own threshold; the model runs only where it is not at hand."""
         loaded = self.load(photograph)
         return _remembered(self._results, (photograph.id, model), lambda: engine.segment(model, loaded))
+
+    def inside(self, photograph: Photograph, model: str) -> engine.Inside:
+        """What a dictionary model does with the photograph."""
+        loaded = self.load(photograph)
+        return _remembered(self._insides, (photograph.id, model), lambda: engine.inside(model, loaded))
 
     def has(self, photograph: Photograph, model: str) -> bool:
         """Whether `predict` would not run the model."""

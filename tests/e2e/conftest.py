@@ -29,7 +29,7 @@ SECONDS = 60_000  # ms, the longest that a slow machine may need for one step
 
 @dataclass
 class Server:
-    """The viewer as `retina-seg app` starts it, with drawn photographs for DRIVE and a run of a tiny network.
+    """The viewer as `retina-seg app` starts it, with drawn photographs for DRIVE and runs of two tiny networks.
 
     `temporary` is its folder for temporary files.
     """
@@ -40,7 +40,9 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, drawn_drive: Path, tiny_run: Path) -> Iterator[Server]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, drawn_drive: Path, tiny_run: Path, dictionary_run: Path
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     temporary = folder / "tmp"
     temporary.mkdir()
@@ -48,7 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, drawn_drive: Path, tiny_run
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = folder / "log.txt"
-    given = ["--data-root", str(drawn_drive), "--run", str(tiny_run)]
+    given = ["--data-root", str(drawn_drive), "--run", str(tiny_run), "--run", str(dictionary_run)]
     command = [sys.executable, "-m", "retina_seg.cli", "app", "--port", str(port), "--no-browser", *given]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("RETINA_SEG", "STREAMLIT"))}
     environment |= {"TMPDIR": str(temporary), "HOME": str(folder)}

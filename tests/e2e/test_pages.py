@@ -79,6 +79,41 @@ def test_the_results_page_shows_tables_curves_and_the_worst_cases(visit, picture
     assert page.get_by_role("button", name="Where is it wrong?").is_visible()
 
 
+def chosen_after(page, before: tuple[int, int]) -> tuple[int, int]:
+    """Row and column the page names once they are others than `before`."""
+    gone = f"row {before[0]}, column {before[1]}."
+    page.wait_for_function("gone => !document.body.innerText.includes(gone)", arg=gone)
+    words = page.get_by_text("Chosen: row").inner_text().rpartition("Chosen: row ")[2]
+    row, column = words.rstrip(".").split(", column ")
+    return int(row), int(column)
+
+
+def test_a_click_asks_which_atoms_voted_there(visit, photographs, picture_folder):
+    visitor = visit()
+    page = visitor.page
+    visitor.drop(photographs / "eye_0.png")
+    visitor.result()
+    box = page.get_by_test_id("stSelectbox").filter(has_text="Model")
+    box.locator("input").first.click()
+    page.get_by_role("option", name="atoms (run)").first.click()
+    visitor.settle()
+    page.get_by_role("link", name="Explain").click()
+    picture = page.locator(".pointer")
+    picture.wait_for()
+    visitor.settle()
+    place = page.locator(".pointer img").bounding_box()
+    size = page.locator(".pointer img").evaluate("image => [image.naturalWidth, image.naturalHeight]")
+    page.mouse.click(place["x"] + 0.25 * place["width"], place["y"] + 0.5 * place["height"])
+    y, x = chosen_after(page, (size[1] // 2, size[0] // 2))
+    assert abs(y - 0.5 * size[1]) < 4  # a pixel of the page is some of the picture
+    assert abs(x - 0.25 * size[0]) < 4
+    picture.press("ArrowDown")
+    assert chosen_after(page, (y, x)) == (y + 1, x)
+    page.get_by_role("tab", name="Rebuilt").click()
+    page.get_by_text("no map of disease").wait_for()
+    page.screenshot(path=picture_folder / "viewer-explain.png")
+
+
 def test_the_about_page_names_limits_and_terms(visit):
     visitor = visit()
     visitor.page.get_by_role("link", name="About").click()

@@ -1,10 +1,12 @@
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from retina_seg import Segmenter, zoo
 from retina_seg.errors import UserError
+from retina_seg.models import build_model
 from retina_seg.viewer import engine
 from retina_seg.viewer.opened import Loaded
 
@@ -83,3 +85,25 @@ def test_one_visitor_at_a_time(drawing, monkeypatch):
 def test_the_first_model_is_warmed(loads):
     engine.warm()
     assert loads == zoo.names()[:1]
+
+
+def test_a_dictionary_is_looked_into(drawing, dictionary_run, loads):
+    name = str(dictionary_run)
+    assert engine.has_dictionary(name)
+    assert not engine.has_dictionary(zoo.DEFAULT)
+    assert loads == []
+    inside = engine.inside(name, Loaded(drawing.image, None, {}))
+    assert list(inside.figures) == ["atoms", "codes", "rebuilt", "objective"]
+    assert all(figure.startswith(b"\x89PNG") for figure in inside.figures.values())
+    assert inside.picture.shape[:2] == inside.image.shape[1:]
+    assert inside.picture.shape[2] == 3
+    middle = engine.votes(name, inside.image, (100, 100))
+    assert middle != engine.votes(name, inside.image, (50, 120))
+    with pytest.raises(UserError, match="has no dictionary"):
+        engine.inside(zoo.DEFAULT, Loaded(drawing.image, None, {}))
+
+
+def test_atoms_that_do_not_vote_are_not_drawn(monkeypatch):
+    net = build_model("dict_unet", 1, 1, arguments={"count": 6, "side": 5, "features": [4] * 6})
+    monkeypatch.setattr(engine, "_segmenter", lambda name: SimpleNamespace(net=net))
+    assert engine.votes("any", np.zeros((1, 32, 32), np.float32), (3, 4)) is None

@@ -5,7 +5,7 @@ import pytest
 
 from retina_seg import metrics
 from retina_seg.errors import UserError
-from retina_seg.viewer import batches, numbers
+from retina_seg.viewer import batches, engine, numbers
 from retina_seg.viewer.opened import Loaded, Photograph
 from retina_seg.viewer.session import RESULTS, DroppedTruth, Session
 
@@ -20,6 +20,19 @@ def session():
 KEPT = ("current", "um_of_size")  # not of one photograph
 
 
+@pytest.fixture(autouse=True)
+def inside(monkeypatch):
+    """Names of the models that coded a photograph, in place of the models themselves."""
+    coded = []
+
+    def code(name, loaded):
+        coded.append(name)
+        return engine.Inside(loaded.image, np.zeros((1, 2, 2), np.float32), {})
+
+    monkeypatch.setattr(engine, "inside", code)
+    return coded
+
+
 def used(session, photograph):
     """Leave something of a photograph in every place of a session."""
     session.open(photograph)
@@ -31,6 +44,7 @@ def used(session, photograph):
     session.um_per_px[photograph.id] = 7.5
     session.scene(photograph, ("one", "two"), TITLES)
     session.chosen(photograph, "one")
+    session.inside(photograph, "atoms")
     session.measured(photograph, "one")
     session.auc(photograph, "one", "vessels", marked)
     session.batch[photograph.id, "one"] = batches.segment(photograph, "one", lambda: session.predict(photograph, "one"))
@@ -238,3 +252,9 @@ def test_truths_of_several_targets_stay_beside_each_other():
     session.forget_truth("eye", "haemorrhages")
     assert "eye" not in session.truths
     session.forget_truth("eye", "disc")  # nothing to forget
+
+
+def test_a_photograph_is_coded_once(session, photograph, inside):
+    for _ in range(3):
+        session.inside(photograph("a"), "atoms")
+    assert inside == ["atoms"]
