@@ -29,7 +29,8 @@ class Atoms:
 
     Attributes
     ----------
-    image : the atoms, float32 (K, C, side, side), each of norm 1.
+    image : the atoms, float32 (K, C, side, side), each of norm 1. In the upper layer of a `patch_dictionary` the last
+        of the C channels are votes of the layer below.
     label : what a code of 1 adds to the label patch of each target, float32 (K, T, side, side); only where a linear
         readout says it (`patch_dictionary` with ridge), else None.
     scale : distance of an atom's pixels in the image, px.
@@ -125,7 +126,7 @@ def codes(net: nn.Module, image: Array) -> list[Codes]:
         dictionary = sparse.Convolutional(net.atoms, (height, width), net.stride)
         return [_codes(F.relu(dictionary.correlate(batch) - net.bias)[0], net.stride, None)]
     size = -(-height // net.stride), -(-width // net.stride)
-    phi = net.features(batch)  # (places, features)
+    phi = net.features(net.seen(batch))  # (places, features)
     result = []
     for number in range(len(net.scales)):
         positive, negative = net.signed(phi, number)
@@ -187,7 +188,7 @@ def _label_votes(net: PatchDictionary, image: Array, place: tuple[int, int], tar
         if abs(place[0] - net.stride * row) <= reach and abs(place[1] - net.stride * column) <= reach
     ]
     across = -(-width // net.stride)
-    phi = net.features(batch, torch.tensor([row * across + column for row, column, _ in places]))
+    phi = net.features(net.seen(batch), torch.tensor([row * across + column for row, column, _ in places]))
     with torch.enable_grad():
         phi = phi.requires_grad_()
         said = net.read(net.norm(phi))  # (patches, T side^2)
@@ -215,7 +216,7 @@ def objective(net: nn.Module, image: Array, steps: int = 50) -> dict[str, Array]
         penalty: Tensor | float = net.coder.penalties.view(-1, 1, 1)
     elif isinstance(net, PatchDictionary):
         dictionary, nonnegative, penalty = sparse.Patches(net.atoms[0]), False, net.penalty
-        signals, _ = net.signals(batch, net.scales[0])
+        signals, _ = net.signals(net.seen(batch), net.scales[0])
     else:
         raise UserError("dict_unet asks its dictionary once: there is nothing to iterate")
     found = {}

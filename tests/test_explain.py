@@ -66,15 +66,16 @@ def test_codes_of_patches_and_of_a_first_layer():
     assert first.maps.min() == 0
 
 
-def test_votes_of_a_label_dictionary_add_up_to_its_value():
+@pytest.mark.parametrize("layers", [1, 2])
+def test_votes_of_a_label_dictionary_add_up_to_its_value(layers):
     """Together with what the means of the patches say."""
-    net, image = _net("patch_dictionary"), _image()
+    net, image = _net("patch_dictionary", layers=layers), _image()
     values = net.values(torch.from_numpy(image)[None])[0]
     weight = net.read.weight.clone()
     for place, target in (((0, 0), 0), ((17, 30), 1), ((31, 47), 1)):
         found = explain.votes(net, image, place, target=target)
         assert [abs(vote.value) for vote in found] == sorted((abs(vote.value) for vote in found), reverse=True)
-        for block in (0, 16):  # without the atoms' columns only the means speak
+        for block in (0, 14 + 2 * layers):  # without the atoms' columns only the means speak
             net.read.weight[:, block : block + 14] = 0
         means = net.values(torch.from_numpy(image)[None])[0]
         net.read.weight.copy_(weight)

@@ -90,6 +90,23 @@ def test_it_finds_drawn_vessels_it_has_not_seen(photographs, supervision):
     assert 0.5 * share < prob[fov].mean() < 2 * share  # its logits are calibrated
 
 
+def test_a_second_layer_reads_the_votes_of_the_first(photographs):
+    net = _begun(photographs, layers=2)
+    alone = _begun(photographs)
+    image, _, fov = photographs[0]
+    torch.testing.assert_close(net.below.values(image[None]), alone.values(image[None]))
+    seen = torch.cat([net.seen(image[None])[0] for image, _, _ in photographs], dim=1)
+    inside = torch.cat([fov for _, _, fov in photographs])
+    torch.testing.assert_close(net.seen(image[None])[:, :1], image[None])
+    assert seen[1][inside].mean().abs() < 1e-4
+    assert abs(float(seen[1][inside].std()) - 1) < 1e-4
+    with torch.inference_mode():
+        torch.testing.assert_close(net.values(image[None]), net._said(net.seen(image[None])))
+    assert net.atoms.shape == (2, 12, 2 * 25)
+    trained = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+    assert trained == {"slope", "shift"}
+
+
 def test_what_begins_is_what_is_saved(photographs):
     net, other = _begun(photographs), build_model("patch_dictionary", 1, 1, arguments=SMALL).eval()
     other.load_state_dict(net.state_dict())
@@ -104,6 +121,7 @@ def test_errors(photographs):
     net = build_model("patch_dictionary", 1, 1, arguments=SMALL)
     with pytest.raises(UserError, match="empty field of view"):
         net.begin([(image, target, torch.zeros_like(fov))], seed=0)
-    for wrong in ({"side": 4}, {"scales": []}, {"learner": "magic"}, {"supervision": "some"}, {"readout": "forest"}):
+    wrongs: tuple[dict[str, object], ...] = ({"side": 4}, {"scales": []}, {"learner": "magic"}, {"layers": 0})
+    for wrong in (*wrongs, {"supervision": "some"}, {"readout": "forest"}):
         with pytest.raises(UserError, match="patch_dictionary"):
             build_model("patch_dictionary", 1, 1, arguments=wrong)

@@ -31,6 +31,10 @@ class PatchDictionary(nn.Module):
     which solves (Phi^T Phi + ridge I) W = Phi^T Y for the label patches Y, both less their means; the steps of a
     training find the slope and shift that make logits of its values. The MLP is what the steps train.
 
+    With `layers` above 1 the dictionaries read, beside the image, what a ridge of one layer less says of it: patches
+    of its votes are coded as patches of the photograph are, and so far more of it bears on each pixel (auto-context,
+    Tu & Bai 2010).
+
     Parameters
     ----------
     learner : in `atoms.LEARNERS`.
@@ -42,6 +46,7 @@ class PatchDictionary(nn.Module):
     penalty, steps : of the codes; iterations of FISTA.
     readout : "ridge" or "mlp".
     hidden : width of the MLP's one hidden layer.
+    layers : 1, or more for dictionaries of votes; each takes as long as the first.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class PatchDictionary(nn.Module):
         steps: int = 25,
         readout: Literal["ridge", "mlp"] = "mlp",
         hidden: int = 128,
+        layers: int = 1,
     ) -> None:
         super().__init__()
         if side % 2 == 0 or side < 3 or not scales or min(scales) < 1:
@@ -66,6 +72,27 @@ class PatchDictionary(nn.Module):
             raise ValueError(f"learner {learner!r} is none of {', '.join(atoms.LEARNERS)}")
         if supervision not in ("none", "joint", "consistent") or readout not in ("ridge", "mlp"):
             raise ValueError(f"supervision {supervision!r} or readout {readout!r} is unknown")
+        if layers < 1:
+            raise ValueError(f"layers must be at least 1, got {layers}")
+        self.below: PatchDictionary | None = None
+        if layers > 1:
+            self.below = PatchDictionary(
+                *(in_channels, out_channels),
+                learner=learner,
+                supervision=supervision,
+                count=count,
+                side=side,
+                scales=scales,
+                penalty=penalty,
+                steps=steps,
+                readout="ridge",
+                layers=layers - 1,
+            ).requires_grad_(False)
+            self.middle: Tensor  # (K, 1, 1), of what the layer below says, and
+            self.spread: Tensor  # (K, 1, 1), its standard deviation
+            self.register_buffer("middle", torch.zeros(out_channels, 1, 1))
+            self.register_buffer("spread", torch.ones(out_channels, 1, 1))
+            in_channels += out_channels
         self.learner, self.supervision, self.count = learner, supervision, count
         self.side, self.scales, self.stride = side, tuple(scales), 2
         self.penalty, self.steps, self.outputs = penalty, steps, out_channels
@@ -94,9 +121,12 @@ class PatchDictionary(nn.Module):
 
     def values(self, image: Tensor) -> Tensor:
         """What the readout says, (N, K, H, W): of ridge about the share of votes, of the MLP logits."""
-        number, _, height, width = image.shape
-        features = self.norm(self.features(image))
-        said = self.read(features)  # (N * places, K side^2)
+        return self._said(self.seen(image))
+
+    def _said(self, seen: Tensor) -> Tensor:
+        """`values` of what `seen` returned."""
+        number, _, height, width = seen.shape
+        said = self.read(self.norm(self.features(seen)))  # (N * places, K side^2)
         said = said.view(number, -1, said.shape[1]).transpose(1, 2)  # (N, K side^2, places)
         votes = self._fold(said, (height, width))
         return votes / self._fold(torch.ones_like(said[:1]), (height, width))
@@ -105,8 +135,17 @@ class PatchDictionary(nn.Module):
         return F.fold(patches, size, self.side, padding=self.side // 2, stride=self.stride)
 
     @torch.no_grad()
+    def seen(self, image: Tensor) -> Tensor:
+        """What the dictionaries read: `image` (N, C, H, W), above the first layer with K channels of votes behind."""
+        if self.below is None:
+            return image
+        votes = (self.below.values(image) - self.middle) / self.spread
+        return torch.cat([image, votes.to(image.dtype)], dim=1)
+
+    @torch.no_grad()
     def features(self, image: Tensor, chosen: Tensor | None = None) -> Tensor:
-        """phi of every second pixel in both directions, (N * places, features), image by image and row by row.
+        """phi of every second pixel in both directions, (N * places, features), image by image and row by row; `image`
+        is what `seen` returns.
 
         `chosen`, indices (n,), leaves all places out but those.
         """
@@ -144,6 +183,8 @@ class PatchDictionary(nn.Module):
 
     def begin(self, images: Sequence[Sequence[Tensor]], seed: int) -> None:
         """Learn the atoms, and W of ridge, from image (C, h, w), target (K, h, w), field of view (h, w) of each."""
+        if self.below is not None:
+            images = self._voted(self.below, images, seed)
         rng = np.random.default_rng(seed)
         drawn = [_Drawn.of(self, one, rng, max(1, _PATCHES // len(images))) for one in images]
         labels = torch.cat([one.labels for one in drawn]).numpy()
@@ -162,6 +203,21 @@ class PatchDictionary(nn.Module):
         if isinstance(self.read, _Fixed):
             self._solve(images, self.read, rng)
             self._calibrate(images, seed)
+
+    @torch.no_grad()
+    def _voted(
+        self, below: "PatchDictionary", images: Sequence[Sequence[Tensor]], seed: int
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Let the layer below begin, and give its votes to the images as further channels of mean 0 and deviation 1."""
+        below.begin(images, seed)
+        votes = [below.values(image[None])[0] for image, _, _ in images]
+        inside = torch.cat([one[:, fov.bool()] for one, (_, _, fov) in zip(votes, images, strict=True)], dim=1)
+        self.middle.copy_(inside.mean(dim=1)[:, None, None])
+        self.spread.copy_(inside.std(dim=1).clamp(min=1e-6)[:, None, None])
+        return [
+            (torch.cat([image, (one - self.middle) / self.spread]), target, fov)
+            for one, (image, target, fov) in zip(votes, images, strict=True)
+        ]
 
     @torch.no_grad()
     def _solve(self, images: Sequence[Sequence[Tensor]], read: "_Fixed", rng: np.random.Generator) -> None:
@@ -191,7 +247,7 @@ class PatchDictionary(nn.Module):
     @torch.no_grad()
     def _calibrate(self, images: Sequence[Sequence[Tensor]], seed: int) -> None:
         """Slope and shift of the logits from the pixels of up to five images."""
-        values = torch.cat([self.values(image[None])[0][:, fov.bool()] for image, _, fov in images[:5]], dim=1)
+        values = torch.cat([self._said(image[None])[0][:, fov.bool()] for image, _, fov in images[:5]], dim=1)
         truth = torch.cat([target[:, fov.bool()] for _, target, fov in images[:5]], dim=1)
         for k, (slope, shift) in enumerate(platt(values, truth, seed)):
             self.slope[k], self.shift[k] = slope, shift
