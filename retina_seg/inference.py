@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from retina_seg.checkpoint import Card
 from retina_seg.decode import InMemory
 from retina_seg.errors import UserError
 from retina_seg.fov import find_fov
+from retina_seg.models.blocks import fold_norms
 from retina_seg.preprocess import Geometry
 from retina_seg.quality import Doubt
 
@@ -162,7 +164,7 @@ class Segmenter:
 
     Parameters
     ----------
-    net : network that gives logits (N, K, h, w), on `device`.
+    net : network that gives logits (N, K, h, w), on `device`; it is for use from then on, no longer for training.
     card : its card.
     device : "auto" (the GPU where there is one), "cpu" or "cuda".
     flips : average the probabilities of the four flips; None does what the card says.
@@ -179,7 +181,8 @@ class Segmenter:
         self.card = card
         self.flips = card.inference.flips if flips is None else flips
         self.settings = preprocess.Preprocess(**card.preprocess)
-        self.net = net.to(self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        fold_norms(net.eval())
+        self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
     def from_pretrained(cls, name: str | Path, device: str = "auto", *, flips: bool | None = None) -> "Segmenter":
@@ -258,9 +261,15 @@ class Segmenter:
             "versions": {
                 "retina_seg": __version__,
                 "python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "monai", "numpy")},
+                **_library_versions(),
             },
         }
+
+
+@cache
+def _library_versions() -> dict[str, str]:
+    """Versions of the libraries that bear on a result; looking them up takes milliseconds."""
+    return {name: version(name) for name in ("torch", "monai", "numpy")}
 
 
 def saved(names: str) -> tuple[str, ...]:

@@ -119,9 +119,10 @@ def apply(image: NDArray[np.uint8], fov: NDArray[np.bool_], settings: Preprocess
     array = _channels(crop(image, geometry), settings)  # (h, w, C)
     if settings.local_contrast is not None:
         array = _local_contrast(array, inside, settings.local_contrast)
-    pixels = array[inside]
-    mean, sd = pixels.mean(axis=0, dtype=np.float64), pixels.std(axis=0, dtype=np.float64)
-    array = ((array - mean) / np.maximum(sd, 1e-3) * inside[..., None]).astype(np.float32)
+    mean, sd = cv2.meanStdDev(array, mask=inside.astype(np.uint8))  # float64 (C, 1); many times as fast as numpy
+    mean, scale = mean[:, 0].astype(np.float32), np.maximum(sd[:, 0], 1e-3).astype(np.float32)
+    array = (array - mean) / scale
+    array[~inside] = 0
     return Prepared(array.transpose(2, 0, 1), inside, geometry)
 
 

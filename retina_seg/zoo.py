@@ -3,6 +3,7 @@
 No training and no scoring; reading and writing of weights is in checkpoint.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +110,13 @@ def verify() -> dict[str, str]:
 def package(run: Path, updates: dict[str, object], folder: Path = FOLDER) -> Card:
     """Copy a finished run's weights, card and reports into `folder`.
 
-    The card's scores are those of the reports, and its fields are replaced by `updates`. Reports of an earlier
+    The card's scores are those of the reports, and its fields are replaced by `updates`; with another `name` the
+    reports are of that name too. Reports of an earlier
     model of the same name are removed: they are of other weights.
     """
     weights, card_path = _files(run)
     original = checkpoint.read_card(card_path)
     kept = reports(run)
-    texts = {protocol: report_path(run, protocol).read_text(encoding="utf-8") for protocol in kept}
     measured = {"scores": {protocol: _summary(report) for protocol, report in kept.items()}} if kept else {}
     finished = Card.model_validate({**original.model_dump(), **measured, **updates})
     target = folder / REPORTS / finished.name
@@ -125,9 +126,16 @@ def package(run: Path, updates: dict[str, object], folder: Path = FOLDER) -> Car
     with io.atomic(folder / f"{finished.name}{SUFFIX}") as temporary:
         temporary.write_bytes(weights.read_bytes())
     checkpoint.write_card(finished, folder / f"{finished.name}.json")
-    for protocol, text in texts.items():
-        io.write_text(target / f"{protocol}.json", text)
+    for protocol, report in kept.items():
+        io.write_text(target / f"{protocol}.json", scores.laid_out(_renamed(report, finished.name), depth=2) + "\n")
     return finished
+
+
+def _renamed(report: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The report of a model under the name it is packaged by."""
+    provenance = report["provenance"]
+    models = [{**model, "name": name} for model in provenance["models"]]
+    return {**report, "model": name, "provenance": {**provenance, "models": models}}
 
 
 def _summary(report: dict[str, Any]) -> dict[str, Any]:

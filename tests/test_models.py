@@ -1,3 +1,4 @@
+import copy
 from functools import cache
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ from retina_seg import sparse
 from retina_seg.errors import UserError
 from retina_seg.models import MODELS, build_model, count_parameters
 from retina_seg.models.attention_unet import DropBlock, SpatialAttention
+from retina_seg.models.blocks import fold_norms
 
 # From 3 channels to 1, as the table in README.md says.
 PARAMETERS = {
@@ -121,6 +123,30 @@ def test_a_far_pixel_does_not_change_a_near_one(name):
         before, after = net(image), net(changed)
     torch.testing.assert_close(after[..., :100], before[..., :100])
     assert not torch.equal(after[..., -10:], before[..., -10:])
+
+
+def test_folded_norms_change_no_logit(name):
+    net = copy.deepcopy(_evaluated(name, 3, 1))
+    torch.manual_seed(1)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d) and module.affine:
+            torch.nn.init.uniform_(module.weight, 0.5, 2)
+            torch.nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    image = torch.randn(2, 3, 48, 64)
+    with torch.inference_mode():
+        before = net.eval()(image)
+        fold_norms(net)
+        after = net(image)
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4 * float(before.abs().max()))
+
+
+def test_a_unet_keeps_no_norm_when_they_are_folded():
+    net = build_model("unet", 3, 1, arguments={"features": [4] * 6}).eval()
+    assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules()) == 18
+    fold_norms(net)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules())
 
 
 def test_parameters_are_as_documented(name):

@@ -93,7 +93,7 @@ def test_it_finds_drawn_vessels_it_has_not_seen(photographs, supervision):
 def test_a_second_layer_reads_the_votes_of_the_first(photographs):
     net = _begun(photographs, layers=2)
     alone = _begun(photographs)
-    image, _, fov = photographs[0]
+    image, _, _ = photographs[0]
     torch.testing.assert_close(net.below.values(image[None]), alone.values(image[None]))
     seen = torch.cat([net.seen(image[None])[0] for image, _, _ in photographs], dim=1)
     inside = torch.cat([fov for _, _, fov in photographs])

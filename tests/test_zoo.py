@@ -191,7 +191,13 @@ def test_package_copies_the_reports_and_their_scores(run, tmp_path, monkeypatch)
     stale.write_text("{}", encoding="utf-8")
     card = zoo.package(run, {"name": "mini"}, folder)
     monkeypatch.setattr(zoo, "FOLDER", folder)
-    assert zoo.reports("mini") == zoo.reports(run)
+    mini, own = zoo.reports("mini"), zoo.reports(run)
+    for protocol, one in own.items():
+        assert mini[protocol]["model"] == "mini"
+        assert {model["name"] for model in mini[protocol]["provenance"]["models"]} == {"mini"}
+        same = set(one) - {"model", "provenance"}
+        assert {key: mini[protocol][key] for key in same} == {key: one[key] for key in same}
+    assert list(mini) == list(own)
     assert not stale.exists()
     assert list(card.scores) == ["drive", "cross-stare"]
     assert card.headline() == "drive: Dice 0.5000, AUC 0.5000; cross-stare: Dice 0.5000, AUC 0.5000"
