@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from retina_seg.errors import UserError
 from retina_seg.fov import crop_box
@@ -17,6 +18,8 @@ Colour = Literal["rgb", "green", "grey"]
 
 # Pixels kept around the field of view, so that filters at its rim see the same border in every photograph.
 CROP_MARGIN = 8
+# Pixels at the edge of the field of view that local contrast does not look at.
+RIM = 3
 # A field of view within this ratio of the wanted diameter is left at its own scale: resampling costs sharpness
 # and would touch every photograph of the camera the network was trained on.
 SCALE_TOLERANCE = 1.12
@@ -35,7 +38,8 @@ class Preprocess:
         Photographs whose diameter differs by more than SCALE_TOLERANCE are resampled to it.
     local_contrast : standard deviation in px, on the network's grid, of the Gaussian window whose mean is taken from
         every pixel and whose standard deviation divides it, each channel for itself; None leaves it out. What is
-        left is what stands out from its surroundings, as dictionaries want it (Jarrett 2009).
+        left is what stands out from its surroundings, as dictionaries want it (Jarrett 2009). It goes on beyond the
+        field of view, whose rim would be a line else.
     """
 
     colour: Colour = "rgb"
@@ -98,7 +102,8 @@ class Prepared:
 def apply(image: NDArray[np.uint8], fov: NDArray[np.bool_], settings: Preprocess) -> Prepared:
     """Crop to the field of view, resample to the wanted scale and standardise.
 
-    Each channel gets mean 0 and standard deviation 1 over the field of view; outside it the array is 0.
+    Each channel gets mean 0 and standard deviation 1 over the field of view; outside it the array is 0, with
+    `local_contrast` that of the nearest pixel inside.
 
     Parameters
     ----------
@@ -118,11 +123,12 @@ def apply(image: NDArray[np.uint8], fov: NDArray[np.bool_], settings: Preprocess
     inside = apply_to_target(fov, geometry)
     array = _channels(crop(image, geometry), settings)  # (h, w, C)
     if settings.local_contrast is not None:
-        array = _local_contrast(array, inside, settings.local_contrast)
+        array = _local_contrast(array, _without_rim(inside), settings.local_contrast)
     mean, sd = cv2.meanStdDev(array, mask=inside.astype(np.uint8))  # float64 (C, 1); many times as fast as numpy
     mean, scale = mean[:, 0].astype(np.float32), np.maximum(sd[:, 0], 1e-3).astype(np.float32)
     array = (array - mean) / scale
-    array[~inside] = 0
+    if settings.local_contrast is None:
+        array[~inside] = 0
     return Prepared(array.transpose(2, 0, 1), inside, geometry)
 
 
@@ -199,7 +205,8 @@ def _equalise(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _local_contrast(array: NDArray[np.float32], fov: NDArray[np.bool_], sigma: float) -> NDArray[np.float32]:
-    """(x - m) / s with mean m and standard deviation s of the pixels of `fov` under a Gaussian window, (h, w, C).
+    """(x - m) / s with mean m and standard deviation s of the pixels of `fov` under a Gaussian window, (h, w, C); every
+    pixel outside takes the value of the nearest one inside, so that the rim is no line.
 
     Both are weighted means over what lies inside (Knutsson & Westin 1993, normalised convolution): the dark frame
     around the retina is no part of them. s is at least half a grey level: less is rounding, not contrast.
@@ -212,7 +219,14 @@ def _local_contrast(array: NDArray[np.float32], fov: NDArray[np.bool_], sigma: f
         values = values - _gaussian(values * weight, sigma) / share
         deviation = np.sqrt(_gaussian(np.square(values) * weight, sigma) / share)
         result[..., channel] = values / np.maximum(deviation, 0.5)
-    return result
+    rows, columns = ndimage.distance_transform_edt(~fov, return_distances=False, return_indices=True)
+    return result[rows, columns]
+
+
+def _without_rim(fov: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The field of view without its outermost RIM px, where the photograph fades; all of it where that leaves none."""
+    core = ndimage.binary_erosion(fov, iterations=RIM, border_value=1)
+    return core if core.any() else fov
 
 
 def _gaussian(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
