@@ -92,6 +92,11 @@ def atoms(net: nn.Module) -> list[Atoms]:
     ]
 
 
+def _batch(net: DictionaryNet, image: Array) -> Tensor:
+    """A prepared image (C, H, W) as the network wants it, (1, C, H, W), where the network is."""
+    return torch.from_numpy(image)[None].to(next(net.parameters()).device)
+
+
 def _label_atoms(net: PatchDictionary) -> list[Array] | None:
     """(K, T, side, side) of each scale: the mean of what a positive and a negated negative code of 1 add."""
     weight = _ridge(net)
@@ -117,7 +122,7 @@ def codes(net: nn.Module, image: Array) -> list[Codes]:
     without a dictionary.
     """
     net = dictionary_net(net)
-    batch = torch.from_numpy(image)[None]
+    batch = _batch(net, image)
     height, width = batch.shape[2:]
     if isinstance(net, CSCUNet):
         found, rebuilt = net.coder(batch)
@@ -168,7 +173,7 @@ def votes(net: nn.Module, image: Array, place: tuple[int, int], *, target: int =
 
 
 def _rebuilding_votes(net: CSCUNet, image: Array, place: tuple[int, int]) -> list[Vote]:
-    maps, _ = net.coder(torch.from_numpy(image)[None])
+    maps, _ = net.coder(_batch(net, image))
     dictionary = net.coder.dictionary(image.shape[1:])
     parts = []
     for k in range(maps.shape[1]):
@@ -179,7 +184,7 @@ def _rebuilding_votes(net: CSCUNet, image: Array, place: tuple[int, int]) -> lis
 
 
 def _label_votes(net: PatchDictionary, image: Array, place: tuple[int, int], target: int) -> list[Vote]:
-    batch, reach = torch.from_numpy(image)[None], net.side // 2
+    batch, reach = _batch(net, image), net.side // 2
     height, width = batch.shape[2:]
     places = [
         (row, column, (place[0] - net.stride * row + reach) * net.side + place[1] - net.stride * column + reach)
@@ -192,7 +197,7 @@ def _label_votes(net: PatchDictionary, image: Array, place: tuple[int, int], tar
     with torch.enable_grad():
         phi = phi.requires_grad_()
         said = net.read(net.norm(phi))  # (patches, T side^2)
-        columns = torch.tensor([target * net.side**2 + inside for _, _, inside in places])
+        columns = torch.tensor([target * net.side**2 + inside for _, _, inside in places], device=said.device)
         (slopes,) = torch.autograd.grad(said.gather(1, columns[:, None]).sum(), phi)  # (patches, features)
     parts = (phi.detach() * slopes).sum(dim=0) / len(places)  # (features,)
     found = []
@@ -209,7 +214,7 @@ def objective(net: nn.Module, image: Array, steps: int = 50) -> dict[str, Array]
     Of `csc_unet` and of the first scale of `patch_dictionary`, divided by the number of pixels; UserError else.
     """
     net = dictionary_net(net)
-    batch = torch.from_numpy(image)[None]
+    batch = _batch(net, image)
     dictionary: sparse.Dictionary
     if isinstance(net, CSCUNet):
         dictionary, signals, nonnegative = net.coder.dictionary(image.shape[1:]), batch, True
