@@ -4,6 +4,7 @@ No drawing (see report) and no coding of its own: the iterations are in sparse, 
 """
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retina_seg import sparse
+from retina_seg import models, sparse
 from retina_seg.errors import UserError
 from retina_seg.models.csc_unet import CSCUNet
 from retina_seg.models.dict_unet import DictUNet
@@ -19,7 +20,7 @@ from retina_seg.models.patch_dictionary import PatchDictionary
 
 Array = NDArray[np.float32]
 DictionaryNet = CSCUNet | DictUNet | PatchDictionary
-MODELS = ("csc_unet", "dict_unet", "patch_dictionary")
+MODELS = tuple(name for name, net in models.MODELS.items() if net in get_args(DictionaryNet))
 """Names in `models.MODELS` of the networks with a dictionary."""
 
 

@@ -73,7 +73,7 @@ class Report:
 
     def to_json(self) -> str:
         """Strict JSON text, one line for each curve, each image and each group of scores."""
-        return laid_out(self.to_dict(), depth=2) + "\n"
+        return to_json(self.to_dict())
 
 
 def headline(target: str) -> tuple[str, str]:
@@ -82,6 +82,11 @@ def headline(target: str) -> tuple[str, str]:
 
 
 AnyReport = Report | Mapping[str, Any]  # a report, or its JSON once loaded
+
+
+def to_json(report: dict[str, Any]) -> str:
+    """Strict JSON text of a report's plain values, the reverse of `from_json`."""
+    return laid_out(report, depth=2) + "\n"
 
 
 def from_json(text: str) -> dict[str, Any]:

@@ -111,8 +111,7 @@ def package(run: Path, updates: dict[str, object], folder: Path = FOLDER) -> Car
     """Copy a finished run's weights, card and reports into `folder`.
 
     The card's scores are those of the reports, and its fields are replaced by `updates`; with another `name` the
-    reports are of that name too. Reports of an earlier
-    model of the same name are removed: they are of other weights.
+    reports are of that name too. Reports of an earlier model of the same name are removed: they are of other weights.
     """
     weights, card_path = _files(run)
     original = checkpoint.read_card(card_path)
@@ -127,7 +126,7 @@ def package(run: Path, updates: dict[str, object], folder: Path = FOLDER) -> Car
         temporary.write_bytes(weights.read_bytes())
     checkpoint.write_card(finished, folder / f"{finished.name}.json")
     for protocol, report in kept.items():
-        io.write_text(target / f"{protocol}.json", scores.laid_out(_renamed(report, finished.name), depth=2) + "\n")
+        io.write_text(target / f"{protocol}.json", scores.to_json(_renamed(report, finished.name)))
     return finished
 
 

@@ -139,8 +139,11 @@ class PatchDictionary(nn.Module):
         """What the dictionaries read: `image` (N, C, H, W), above the first layer with K channels of votes behind."""
         if self.below is None:
             return image
-        votes = (self.below.values(image) - self.middle) / self.spread
-        return torch.cat([image, votes.to(image.dtype)], dim=1)
+        return self._beside(image, self.below.values(image))
+
+    def _beside(self, image: Tensor, votes: Tensor) -> Tensor:
+        """(..., C, H, W) and what the layer below says of it, (..., K, H, W), as further channels."""
+        return torch.cat([image, ((votes - self.middle) / self.spread).to(image.dtype)], dim=-3)
 
     @torch.no_grad()
     def features(self, image: Tensor, chosen: Tensor | None = None) -> Tensor:
@@ -215,8 +218,7 @@ class PatchDictionary(nn.Module):
         self.middle.copy_(inside.mean(dim=1)[:, None, None])
         self.spread.copy_(inside.std(dim=1).clamp(min=1e-6)[:, None, None])
         return [
-            (torch.cat([image, (one - self.middle) / self.spread]), target, fov)
-            for one, (image, target, fov) in zip(votes, images, strict=True)
+            (self._beside(image, one), target, fov) for one, (image, target, fov) in zip(votes, images, strict=True)
         ]
 
     @torch.no_grad()

@@ -4,22 +4,18 @@ All of it is inline: the page asks no other address.
 """
 
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from typing import Any
 
 import streamlit as st
 
+from retina_seg.viewer import parts
 from retina_seg.viewer.scene import Scene
 
 KEY = "canvas"
 _WANTED = "canvas tiles wanted"
 
 
-def _part(suffix: str) -> str:
-    return files("retina_seg.viewer").joinpath(f"canvas.{suffix}").read_text(encoding="utf-8")
-
-
-_component = st.components.v2.component("retina_seg.canvas", html=_part("html"), css=_part("css"), js=_part("js"))
+_component = parts.declare("canvas")
 
 
 def show(

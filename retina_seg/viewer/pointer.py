@@ -2,21 +2,17 @@
 
 import base64
 from collections.abc import Mapping
-from importlib.resources import files
 
-import cv2
 import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
+from retina_seg.viewer import parts, pyramid
+
 KEY = "pointer"
 
 
-def _part(suffix: str) -> str:
-    return files("retina_seg.viewer").joinpath(f"pointer.{suffix}").read_text(encoding="utf-8")
-
-
-_component = st.components.v2.component("retina_seg.pointer", html=_part("html"), css=_part("css"), js=_part("js"))
+_component = parts.declare("pointer")
 
 
 def show(picture: NDArray[np.uint8], name: str) -> tuple[int, int]:
@@ -28,8 +24,7 @@ def show(picture: NDArray[np.uint8], name: str) -> tuple[int, int]:
     """
     height, width = picture.shape[:2]
     y, x = chosen(name, (height, width))
-    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    text = base64.b64encode(jpeg.tobytes()).decode()
+    text = base64.b64encode(pyramid.jpeg(picture)).decode()
     data = {"picture": name, "jpeg": text, "width": width, "height": height, "x": x, "y": y}
     _component(key=KEY, data=data, on_pixel_change=lambda: None)
     return y, x

@@ -63,7 +63,7 @@ class Plane:
         if 0 in part.shape:
             raise IndexError(f"there is no tile {level}/{column}/{row}")
         if self.kind == "picture":
-            return "image/jpeg", _jpeg(part)
+            return "image/jpeg", jpeg(part)
         if self.kind == "prob":
             scaled = (FULL * part.astype(np.float64) + _ROUNDING).astype("<u2")
             return "u16", zlib.compress(scaled.tobytes(), _DEFLATE)
@@ -81,7 +81,8 @@ class Plane:
         return self._reduced[level]
 
 
-def _jpeg(part: NDArray[np.uint8]) -> bytes:
+def jpeg(part: NDArray[np.uint8]) -> bytes:
+    """Pixels uint8, grey (h, w) or RGB (h, w, 3), as a JPEG file with all of its colour."""
     pixels = part if part.ndim == 2 else cv2.cvtColor(part, cv2.COLOR_RGB2BGR)
     sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
     _, content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY, *sampling])

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from retina_seg.viewer import canvas
+from retina_seg.viewer import canvas, parts
 from retina_seg.viewer.scene import Scene, Source
 
 
@@ -72,9 +72,10 @@ def test_thresholds_of_this_scene_are_passed_on(page):
     assert page.thresholds == [{"a:vessels": 1.0}]
 
 
-def test_the_picture_asks_no_other_address():
+@pytest.mark.parametrize("component", ["canvas", "pointer"])
+def test_the_picture_asks_no_other_address(component):
     for suffix in ("html", "css", "js"):
-        text = canvas._part(suffix)
+        text = parts.read(component, suffix)
         assert text.strip()
         assert not re.search(r"https?://|\bimport\s*\(|@import|\burl\(|\bfetch\(|XMLHttpRequest", text)
 
