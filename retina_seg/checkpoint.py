@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -44,29 +44,19 @@ class CardInference(_Strict):
     window: int = 1024
 
 
-class Card(_Strict):
-    """Everything that belongs to weights: how to use them, where they come from and what they are worth.
+class BaseCard(_Strict):
+    """What the card of any network says: where its weights come from and what they are worth.
 
     Attributes
     ----------
-    targets : the K outputs, in order.
-    preprocess : arguments of `preprocess.Preprocess`.
-    thresholds, threshold_source : probability from which a pixel counts, and which images chose it.
     training : config, images (`dataset:id`), steps, seconds, precision, versions.
     terms : training set -> its owners' terms in a sentence.
-    scores : report (`protocols.report_name`) -> summary of the report of `retina-seg evaluate`.
     speed : what was measured -> seconds.
     limits : known failures, in sentences.
     """
 
     name: str
     description: str = ""
-    targets: tuple[str, ...]
-    model: CardModel
-    preprocess: dict[str, Any]
-    inference: CardInference = CardInference()
-    thresholds: dict[str, float]
-    threshold_source: str
     parameters: int
     weights_sha256: str = ""
     training: dict[str, Any] = {}
@@ -74,6 +64,28 @@ class Card(_Strict):
     scores: dict[str, Any] = {}
     speed: dict[str, float] = {}
     limits: tuple[str, ...] = ()
+
+
+AnyCard = TypeVar("AnyCard", bound=BaseCard)
+
+
+class Card(BaseCard):
+    """Everything that belongs to weights that segment: how to use them, and what every card says.
+
+    Attributes
+    ----------
+    targets : the K outputs, in order.
+    preprocess : arguments of `preprocess.Preprocess`.
+    thresholds, threshold_source : probability from which a pixel counts, and which images chose it.
+    scores : report (`protocols.report_name`) -> summary of the report of `retina-seg evaluate`.
+    """
+
+    targets: tuple[str, ...]
+    model: CardModel
+    preprocess: dict[str, Any]
+    inference: CardInference = CardInference()
+    thresholds: dict[str, float]
+    threshold_source: str
 
     def headline(self) -> str:
         """The two scores that say most of every target, in one line."""
@@ -85,7 +97,7 @@ class Card(_Strict):
         return "; ".join(parts)
 
 
-def save_model(net: nn.Module, card: Card, weights_path: Path, card_path: Path) -> Card:
+def save_model(net: nn.Module, card: AnyCard, weights_path: Path, card_path: Path) -> AnyCard:
     """Write weights and card, weights first; returns the card with the hash of the weights."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     data = save(tensors, metadata={"format": "pt"})
@@ -96,15 +108,20 @@ def save_model(net: nn.Module, card: Card, weights_path: Path, card_path: Path) 
     return card
 
 
-def write_card(card: Card, path: Path) -> None:
+def write_card(card: BaseCard, path: Path) -> None:
     """Write a card as JSON."""
     io.write_json(path, card.model_dump(mode="json"))
 
 
 def read_card(path: Path) -> Card:
     """Read and check a card; UserError where it is missing or not one."""
+    return read_any_card(path, Card)
+
+
+def read_any_card(path: Path, kind: type[AnyCard]) -> AnyCard:
+    """`read_card` of any kind of network."""
     try:
-        return Card.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"there is no model card {path}: is the training finished?") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
@@ -120,6 +137,13 @@ def load_model(weights_path: Path, card_path: Path) -> tuple[nn.Module, Card]:
         If a file is missing, the weights are not those of the card or do not fit the network.
     """
     card = read_card(card_path)
+    model = card.model
+    net = build_model(model.name, model.in_channels, len(card.targets), arguments=model.arguments, pretrained=False)
+    return load_weights(net, weights_path, card, card_path), card
+
+
+def load_weights(net: nn.Module, weights_path: Path, card: BaseCard, card_path: Path) -> nn.Module:
+    """The network with the weights of its card, in evaluation mode; raises as `load_model`."""
     if not weights_path.is_file():
         raise UserError(f"there are no weights {weights_path} beside the card {card_path.name}")
     if (found := sha256(weights_path)) != card.weights_sha256:
@@ -127,13 +151,11 @@ def load_model(weights_path: Path, card_path: Path) -> tuple[nn.Module, Card]:
             f"{weights_path} has hash {found[:12]}, its card says {card.weights_sha256[:12]}: "
             "the file was changed or damaged; get both again"
         )
-    model = card.model
-    net = build_model(model.name, model.in_channels, len(card.targets), arguments=model.arguments, pretrained=False)
     try:
         net.load_state_dict(load_file(weights_path))
     except (RuntimeError, SafetensorError) as error:
-        raise UserError(f"{weights_path} does not fit model {card.model.name!r}: {error}") from None
-    return net.eval(), card
+        raise UserError(f"{weights_path} does not fit the network of its card {card_path.name}: {error}") from None
+    return net.eval()
 
 
 def sha256(path: Path) -> str:

@@ -161,7 +161,7 @@ def train(
 
     `retina-seg train --resume runs/short --data-root data`
     """
-    from retina_seg import checkpoint, report
+    from retina_seg import checkpoint, loop, report
     from retina_seg import config as settings
     from retina_seg import train as training
 
@@ -180,7 +180,7 @@ def train(
             device=device,
             progress=lambda p: advance(p.step, p.describe()),
         )
-    if not training.is_main_process():
+    if not loop.is_main_process():
         return
     terminal.files([run / checkpoint.WEIGHTS, run / checkpoint.CARD, *report.draw_run(run, data_root)])
     thresholds = ", ".join(f"{target} {value}" for target, value in card.thresholds.items())

@@ -5,7 +5,7 @@ Never imported by models or losses; those take plain arguments.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -89,22 +89,15 @@ class StageConfig(_Strict):
     warmup_steps: int | None = Field(default=None, ge=0)
 
 
-class TrainingConfig(_Strict):
-    """How the weights are found. One step is one change of the weights.
+class Schedule(_Strict):
+    """How the weights of any network are found. One step is one change of the weights."""
 
-    A training with `stages` goes through them in turn, each with a learning rate of its own that warms up and falls
-    and with a new optimiser; the weights and their average go on.
-    """
-
-    steps: int = Field(ge=1, description="the sum of the stages' steps, where there are stages")
-    stages: tuple[StageConfig, ...] = ()
-    start: str = Field("", description="packaged model or run folder that the weights start from, any targets")
-    batch_size: int = Field(2, ge=1, description="patches a process and forward pass")
+    steps: int = Field(ge=1)
+    start: str = Field("", description="packaged model or run folder that the weights start from")
+    batch_size: int = Field(2, ge=1, description="examples a process and forward pass")
     accumulate: int = Field(1, ge=1, description="forward passes a step")
-    patch_size: PatchSize = Field(512, description="side of a patch, px, or image for whole photographs")
-    on_target: float = Field(0, ge=0, le=1, description="share of patches cut around something marked")
-    augment: str = "standard"
-    loss: str = "bce"
+    augment: str = "none"
+    loss: str
     optimiser: Literal["adamw", "adam", "rmsprop", "momentum", "sgd"] = "adamw"
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
@@ -113,7 +106,39 @@ class TrainingConfig(_Strict):
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     precision: Literal["no", "bf16", "fp16"] = "no"
     validate_every: int = Field(250, ge=1, description="steps between validations and saved states")
-    workers: int = Field(0, ge=0, description="processes that cut patches beside the training")
+    patience: int = Field(
+        0, ge=0, description="validations without a better score before it stops early with the best weights; 0: never"
+    )
+    workers: int = Field(0, ge=0, description="processes that prepare examples beside the training")
+
+    @model_validator(mode="after")
+    def _warms_up(self) -> "Schedule":
+        for stage in self.plan():
+            if stage.warmup_steps >= stage.steps:
+                raise ValueError(
+                    f"training.warmup_steps is {stage.warmup_steps}, training.steps {stage.steps}: "
+                    "the warm-up must be shorter than the training, or than each of its stages"
+                )
+        return self
+
+    def plan(self) -> Sequence["Schedule"]:
+        """The stages, each as a training of its own: the training itself where it has none."""
+        return (self,)
+
+
+class TrainingConfig(Schedule):
+    """How the weights of a network that segments are found.
+
+    A training with `stages` goes through them in turn, each with a learning rate of its own that warms up and falls
+    and with a new optimiser; the weights and their average go on.
+    """
+
+    steps: int = Field(ge=1, description="the sum of the stages' steps, where there are stages")
+    stages: tuple[StageConfig, ...] = ()
+    patch_size: PatchSize = Field(512, description="side of a patch, px, or image for whole photographs")
+    on_target: float = Field(0, ge=0, le=1, description="share of patches cut around something marked")
+    augment: str = "standard"
+    loss: str = "bce"
 
     @model_validator(mode="before")
     @classmethod
@@ -130,12 +155,6 @@ class TrainingConfig(_Strict):
         total = sum(stage.steps for stage in self.stages)
         if self.stages and total != self.steps:
             raise ValueError(f"training.steps is {self.steps}, its stages have {total}: leave steps out")
-        for stage in self.plan():
-            if stage.warmup_steps >= stage.steps:
-                raise ValueError(
-                    f"training.warmup_steps is {stage.warmup_steps}, training.steps {stage.steps}: "
-                    "the warm-up must be shorter than the training, or than each of its stages"
-                )
         return self
 
     def plan(self) -> tuple["TrainingConfig", ...]:
@@ -154,16 +173,16 @@ class InferenceConfig(_Strict):
     window: int = Field(default=1024, ge=64, description="side of the sliding window for large photographs, px")
 
 
-class Config(_Strict):
-    """A training run from data to weights."""
+Model = Annotated[ModelConfig, BeforeValidator(_named)]
+
+
+class RunConfig(_Strict):
+    """What every training run has, whatever it is for."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     seed: int = Field(0, ge=0, lt=2**63)
-    data: DataConfig
-    preprocess: PreprocessConfig = PreprocessConfig()
-    model: Annotated[ModelConfig, BeforeValidator(_named)]
-    training: TrainingConfig
-    inference: InferenceConfig = InferenceConfig()
+    model: Model
+    training: Schedule
     track: tuple[Literal["tensorboard"], ...] = ()
 
     def to_yaml(self) -> str:
@@ -171,13 +190,36 @@ class Config(_Strict):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     @classmethod
-    def from_yaml(cls, text: str) -> "Config":
+    def from_yaml(cls, text: str) -> Self:
         """The reverse of `to_yaml`; what is younger than the text has its default, which is what was done before."""
         return cls.model_validate(yaml.safe_load(text))
 
 
+class Config(RunConfig):
+    """A training run from photographs to the weights of a network that segments."""
+
+    data: DataConfig
+    preprocess: PreprocessConfig = PreprocessConfig()
+    training: TrainingConfig
+    inference: InferenceConfig = InferenceConfig()
+
+
+AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply `a.b=value` overrides (values are YAML) and check every key.
+
+    Raises
+    ------
+    UserError
+        Naming the file, every key that is wrong and why.
+    """
+    return load(Config, path, overrides)
+
+
+def load(schema: type[AnyConfig], path: str | Path, overrides: Sequence[str] = ()) -> AnyConfig:
+    """`load_config` of any kind of run.
 
     Raises
     ------
@@ -198,7 +240,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _override(tree, override)
     try:
-        return Config.model_validate(tree)
+        return schema.model_validate(tree)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {_problem(e['type'], e['msg'], e['input'])}"

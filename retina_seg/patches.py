@@ -3,6 +3,7 @@
 No files and no normalisation: photographs arrive prepared.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -68,7 +69,15 @@ def _pieces(mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     return np.split(pixels, np.cumsum(pieces.areas(labels, count, mask))[:-1]) if count else []
 
 
-class PatchDataset(Dataset[dict[str, torch.Tensor]]):
+class Examples(Dataset[dict[str, torch.Tensor]], ABC):
+    """What a training sees, in order; every item is the same in every run."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Examples of the whole training."""
+
+
+class PatchDataset(Examples):
     """Augmented square patches centred inside the field of view, or whole photographs.
 
     Item `index` depends on the seed and the index alone, for any non-negative index: not on workers, on
@@ -181,9 +190,9 @@ class RangeSampler(Sampler[int]):
 
 
 def loader(
-    dataset: PatchDataset, *, batch_size: int, start: int = 0, workers: int = 0, pin_memory: bool = False
+    dataset: Examples, *, batch_size: int, start: int = 0, workers: int = 0, pin_memory: bool = False
 ) -> DataLoader[dict[str, torch.Tensor]]:
-    """Batches of `dataset` from patch `start` to its end."""
+    """Batches of `dataset` from example `start` to its end."""
     return DataLoader(
         dataset,
         batch_size=batch_size,

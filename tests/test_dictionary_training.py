@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from retina_seg import checkpoint, scoring, train
+from retina_seg import checkpoint, loop, scoring, train
 from retina_seg.config import load_config
 from retina_seg.errors import Interrupted
 from retina_seg.inference import Segmenter
@@ -36,7 +36,7 @@ def test_trained_stopped_gone_on_with_and_scored(model, tiny_config, drawn_drive
     train.fit(config, tmp_path / "whole", drawn_drive, device="cpu")
     sent, told = [], []
 
-    def stop(progress: train.Progress) -> None:
+    def stop(progress: loop.Progress) -> None:
         told.append(progress.describe())
         if progress.step == 3 and not sent:
             sent.append(1)

@@ -13,11 +13,16 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from retina_seg import checkpoint, datasets, photographs, train
+from retina_seg import checkpoint, datasets, loop, photographs, train
 from retina_seg.config import TrainingConfig, load_config
 from retina_seg.errors import Interrupted, UserError
 from retina_seg.inference import Segmenter
+from retina_seg.losses import bce
 from retina_seg.preprocess import Preprocess
+
+
+def _bce(logits, batch):
+    return bce(logits, batch["target"], batch["fov"])
 
 
 def _weights(run):
@@ -64,7 +69,7 @@ def test_resumed_equals_uninterrupted_with_dropout(tiny_config, drawn_drive, tmp
     train.fit(config, tmp_path / "whole", drawn_drive, device="cpu")
     sent = []
 
-    def stop(progress: train.Progress) -> None:
+    def stop(progress: loop.Progress) -> None:
         if progress.step == 3 and not sent:
             sent.append(1)
             os.kill(os.getpid(), signal.SIGINT)
@@ -79,7 +84,7 @@ def test_resumed_equals_uninterrupted(tiny_config, tiny_run, drawn_drive, tmp_pa
     """Stopped by a signal in the middle of an interval, then resumed: the same weights, bit for bit."""
     config, run = load_config(tiny_config), tmp_path / "run"
 
-    def stop(progress: train.Progress) -> None:
+    def stop(progress: loop.Progress) -> None:
         if progress.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -99,7 +104,7 @@ def test_resumed_equals_uninterrupted(tiny_config, tiny_run, drawn_drive, tmp_pa
 def test_log_lines_after_the_saved_step_are_dropped(tiny_config, drawn_drive, tmp_path):
     run = tmp_path / "run"
 
-    def stop(progress: train.Progress) -> None:
+    def stop(progress: loop.Progress) -> None:
         if progress.step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -133,7 +138,7 @@ def test_accumulated_batches_equal_a_large_batch_without_batch_statistics():
         size = 4 // accumulate
         training = TrainingConfig(steps=5, batch_size=size, accumulate=accumulate, warmup_steps=0)
         accelerator = Accelerator(gradient_accumulation_steps=accumulate, cpu=True)
-        trainer = train._Training(accelerator, torch.nn.Conv2d(3, 1, 1), training)
+        trainer = loop._Training(accelerator, torch.nn.Conv2d(3, 1, 1), training, [_bce])
         parts = [
             {"image": image[i : i + size], "target": target[i : i + size], "fov": fov[i : i + size]}
             for i in range(0, 4, size)
@@ -177,7 +182,7 @@ def test_two_processes_train_together(tiny_config, drawn_drive, tmp_path):
 
 def test_learning_rate_warms_up_and_falls():
     training = TrainingConfig(steps=100, warmup_steps=10, learning_rate=1.0)
-    rates = [train.learning_rate(training, step) for step in range(100)]
+    rates = [loop.learning_rate(training, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(1.0)
     assert np.argmax(rates) in (9, 10)
@@ -209,7 +214,7 @@ def test_a_training_resumes_within_and_between_stages(staged, drawn_drive, tmp_p
     run, config = tmp_path / "run", staged[1]
     sent = []
 
-    def stop(progress: train.Progress) -> None:
+    def stop(progress: loop.Progress) -> None:
         if progress.step == at and not sent:
             sent.append(at)
             os.kill(os.getpid(), signal.SIGINT)
@@ -221,7 +226,7 @@ def test_a_training_resumes_within_and_between_stages(staged, drawn_drive, tmp_p
     _assert_equal_weights(_weights(run), _weights(staged[0]))
 
 
-@pytest.mark.parametrize("name", train.OPTIMISERS)
+@pytest.mark.parametrize("name", loop.OPTIMISERS)
 def test_every_optimiser_walks_downhill(name):
     """On a convex loss (one 1 x 1 convolution, cross-entropy) each must get lower; the first step of SGD by hand."""
     from accelerate import Accelerator
@@ -238,7 +243,7 @@ def test_every_optimiser_walks_downhill(name):
     before = {key: value.clone() for key, value in net.state_dict().items()}
     prob = torch.sigmoid(net(image))
     gradient = ((prob - batch["target"]) * image).mean(dim=(0, 2, 3)).detach()  # of cross-entropy, by hand
-    trainer = train._Training(Accelerator(cpu=True), net, training)
+    trainer = loop._Training(Accelerator(cpu=True), net, training, [_bce])
     losses = []
     for _ in range(20):
         trainer.clear_loss()
@@ -310,17 +315,17 @@ def test_a_stage_begins_with_a_fresh_optimiser(staged, drawn_drive, tmp_path):
     """The moments of AdamW count their steps: behind the second stage those of the second stage only."""
     seen = {}
 
-    class Watched(train._Training):
+    class Watched(loop._Training):
         def train_step(self, batches):
             super().train_step(batches)
             seen[self.step] = int(next(iter(self.optimiser.state.values()))["step"])
             assert len(self.accelerator._optimizers) == 1  # a second one would unscale half-precision gradients twice
 
-    original, train._Training = train._Training, Watched
+    original, loop._Training = loop._Training, Watched
     try:
         train.fit(staged[1], tmp_path / "run", drawn_drive, device="cpu")
     finally:
-        train._Training = original
+        loop._Training = original
     assert seen == {1: 1, 2: 2, 3: 3, 4: 1, 5: 2, 6: 3, 7: 4}
 
 
@@ -340,7 +345,7 @@ def test_a_teacher_must_not_change_under_a_training(tiny_config, tiny_run, stage
     teacher = shutil.copytree(tiny_run, tmp_path / "teacher")
     config, run = load_config(tiny_config, [f"data.teachers=[{teacher}]"]), tmp_path / "run"
 
-    def stop(progress: train.Progress) -> None:
+    def stop(progress: loop.Progress) -> None:
         if progress.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -374,7 +379,7 @@ def test_one_pixel_has_no_standard_deviation(tiny_config, drawn_drive, tmp_path)
 
 
 def test_moving_average_by_hand():
-    update = train._moving_average(0.5)
+    update = loop._moving_average(0.5)
     average, count = [torch.tensor([0.0]), torch.tensor([0])], torch.tensor(100)
     for value in (1.0, 3.0):
         update(average, [torch.tensor([value]), torch.tensor([7])], count)
@@ -394,7 +399,7 @@ def test_a_finished_run_is_not_resumed(tiny_config, tiny_run, drawn_drive):
 
 def test_a_run_is_trained_by_one_process_at_a_time(tiny_config, drawn_drive, tmp_path):
     (tmp_path / "run").mkdir()
-    with FileLock(tmp_path / "run" / train.LOCK), pytest.raises(UserError, match="another process"):
+    with FileLock(tmp_path / "run" / loop.LOCK), pytest.raises(UserError, match="another process"):
         train.fit(load_config(tiny_config), tmp_path / "run", drawn_drive, device="cpu")
     train.fit(load_config(tiny_config), tmp_path / "run", drawn_drive, device="cpu")
 
@@ -489,3 +494,30 @@ def test_the_prevalence_is_that_of_the_field_of_view():
     whole = TrainingImage(image, np.ones((2, 10, 10), np.float32), fov)
     assert _prevalence([TrainingImage(image, target, fov)]) == [0.1, 0.0]
     assert _prevalence([TrainingImage(image, target, fov), whole]) == [0.55, 0.5]
+
+
+def test_early_stopping_keeps_the_best_weights_and_survives_an_interruption(
+    tiny_config, drawn_drive, tmp_path, monkeypatch
+):
+    """Of scripted scores .5 .7 .6 nan the second is best: with a patience of 2 the training ends at the fourth."""
+    settings = ["training.steps=12", "training.validate_every=2", "training.patience=2"]
+    scripted, seen = {2: 0.5, 4: 0.7, 6: 0.6, 8: float("nan"), 10: 0.9, 12: 0.9}, {}
+
+    def validate(net, *_):
+        step = 2 * (len(seen) + 1)
+        seen[step] = {key: value.clone() for key, value in net.state_dict().items()}
+        return {"ap": scripted[step], "dice": 0.0, "auc": 0.0}
+
+    def stop(progress: loop.Progress) -> None:
+        if progress.step == 7 and not progress.phase:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train, "validate", validate)
+    config = load_config(tiny_config, settings)
+    with pytest.raises(Interrupted):
+        train.fit(config, tmp_path / "run", drawn_drive, device="cpu", progress=stop)
+    card = train.fit(config, tmp_path / "run", drawn_drive, resume=True, device="cpu")
+    assert card.training["steps"] == 8
+    for key, value in _weights(tmp_path / "run").items():
+        torch.testing.assert_close(value, seen[4][key], rtol=0, atol=0)
+    assert any(not torch.equal(seen[4][key], seen[8][key]) for key in seen[8])
