@@ -15,7 +15,7 @@ from streamlit.delta_generator import DeltaGenerator
 from retina_seg import __version__, biomarkers, datasets, io, overlay, scores, scoring, zoo
 from retina_seg.errors import UserError
 from retina_seg.inference import Prediction
-from retina_seg.viewer import batches, canvas, charts, downloads, engine, launch, numbers, opened, pointer
+from retina_seg.viewer import batches, canvas, charts, downloads, engine, graders, launch, numbers, opened, pointer
 from retina_seg.viewer.numbers import Number
 from retina_seg.viewer.opened import Photograph
 from retina_seg.viewer.scene import Scene
@@ -61,6 +61,15 @@ EXPLAINED = {
     "that is read by a label dictionary or an MLP the votes are parts of the result there, of a csc_unet parts of the "
     "rebuilt pixel.",
 }
+LOOKED_AT = {
+    "cam": "Where the photograph speaks for the answer (Grad-CAM): coarse, and no map of disease.",
+    "filters": "What the first layer looks for in every place.",
+    "features": "What some of the units of each block see in this photograph.",
+}
+NO_DIAGNOSIS = (
+    "A research classifier, trained on one hospital's photographs of people with diabetes. It says nothing about any "
+    "other disease, is often a grade off, and must not decide about anybody's care."
+)
 RESEARCH = "Research use only: not a medical device, not for diagnosis."
 
 SCORE_COLUMNS = {
@@ -110,7 +119,13 @@ def main() -> None:
         # A link, not st.switch_page: that makes Streamlit forget the uploaded files and every choice.
         st.page_link(view, label=label, icon=":material/visibility:", width="stretch")
 
-    rest = {"Batch": batch_page, "Explain": explain_page, "Results": results_page, "About": about_page}
+    rest = {
+        "Batch": batch_page,
+        "Grade": grade_page,
+        "Explain": explain_page,
+        "Results": results_page,
+        "About": about_page,
+    }
     pages = [view, *(page(draw, title) for title, draw in rest.items())]
     current = st.navigation(pages, position="top")
     with st.sidebar:
@@ -602,6 +617,48 @@ def explain_title(name: str) -> str:
     """What a tab is called: "atoms-2" is "Atoms, 2 px"."""
     word, _, scale = name.partition("-")
     return f"{word.capitalize()}, {scale} px" if scale else word.capitalize()
+
+
+# --- grade
+
+
+def grade_page(session: Session, choices: Choices, look: Look) -> None:
+    """What a classifier answers about the photograph in view, how sure it is, and what it looks at."""
+    st.title("What grade would it get?")
+    st.warning(NO_DIAGNOSIS)
+    names = graders.names(choices.options.runs)
+    photograph = session.photographs.get(session.current)
+    if not names:
+        st.info("There is no classifier of photographs: train one with `retina-seg classify train`.")
+        return
+    name = st.selectbox("Classifier", list(names), format_func=names.__getitem__, key="classifier")
+    if photograph is None:
+        st.info("Open a photograph on the left first.")
+        return
+    with st.spinner(f"Grading {plain(photograph.name)}", show_time=True):
+        graded = session.graded(photograph, name)
+    card = graders.card(name)
+    for column, answer in zip(st.columns(len(graded.answers)), graded.answers, strict=True):
+        with column:
+            meanings = graders.MEANINGS.get(answer.question, {})
+            st.metric(graders.TITLES.get(answer.question, answer.question), answer.answer)
+            st.caption(meanings.get(answer.answer, ""))
+            st.altair_chart(charts.probabilities(answer.probabilities, meanings), width="stretch")
+    how = "calibrated on " + card.temperature_source if card.temperature_source else "not calibrated"
+    st.caption(f"Probabilities are {plain(how)}. Reference grades of the photograph are not shown to the classifier.")
+    for title, tab in zip(graded.figures, st.tabs([looked_at(one) for one in graded.figures]), strict=True):
+        with tab:
+            st.caption(LOOKED_AT[title.partition("-")[0]])
+            st.image(graded.figures[title])
+    with st.expander("What this classifier cannot do"):
+        for text in (*card.limits, *(f"{data}: {terms}" for data, terms in card.terms.items())):
+            st.markdown(f"- {plain(text)}")
+
+
+def looked_at(name: str) -> str:
+    """What a tab is called: "cam-dr_grade" is "Looked at: Diabetic retinopathy, grade"."""
+    word, _, question = name.partition("-")
+    return f"Looked at: {graders.TITLES.get(question, question)}" if question else word.capitalize()
 
 
 # --- results

@@ -123,12 +123,14 @@ class Pipeline:
     turn : largest rotation, degrees.
     zoom : largest enlargement and reduction, a factor; drawn uniformly in its logarithm.
     mirror : also one of the eight quarter turns and mirrorings of the square.
+    move : largest shift each way, a share of the side.
     """
 
     look: Callable[[bool], list[A.BasicTransform]]
     turn: float = 0.0
     zoom: float = 1.0
     mirror: bool = False
+    move: float = 0.0
 
 
 def _plain(_coloured: bool) -> list[A.BasicTransform]:
@@ -146,6 +148,7 @@ def _camera(coloured: bool) -> list[A.BasicTransform]:
 PIPELINES: dict[str, Pipeline] = {
     "none": Pipeline(_plain),
     "flips": Pipeline(_plain, mirror=True),
+    "written": Pipeline(_plain, turn=15, zoom=1.2, move=0.08),
     "standard": Pipeline(_jitter, turn=45, zoom=1.3, mirror=True),
     "camera": Pipeline(_camera, turn=45, zoom=1.6, mirror=True),
 }
@@ -195,6 +198,9 @@ class Augmenter:
             turn = turn @ square
         middle = (self.size - 1) / 2
         y, x = (c - self.size // 2 + middle for c in centre)
+        if self._pipeline.move:
+            dy, dx = rng.uniform(-self._pipeline.move, self._pipeline.move, 2) * self.size
+            y, x = y + dy, x + dx
         return np.hstack([turn, np.array([[x], [y]]) - turn @ np.full((2, 1), middle)])
 
 

@@ -12,6 +12,7 @@ import typer
 
 from retina_seg import terminal
 from retina_seg._version import __version__
+from retina_seg.classify import commands as classify
 from retina_seg.errors import UserError
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ data = typer.Typer(help="The public sets: what is known, is it whole, where to g
 models = typer.Typer(help="The packaged models and their cards.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
+app.add_typer(classify.app, name="classify")
 
 DataRoot = Annotated[
     Path,
@@ -197,6 +199,9 @@ def evaluate(
         Path | None, typer.Option(help="Write the whole report here; of several targets, each with its name added.")
     ] = None,
     save_predictions: Annotated[Path | None, typer.Option(help="Folder for masks and probabilities.")] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help="Column of the manifest that splits the scores; may be repeated.")
+    ] = None,
     device: Device = "auto",
     flips: Flips = None,
     postprocess: Annotated[
@@ -225,6 +230,10 @@ def evaluate(
         )
     for target, report in reports.items():
         terminal.report(report)
+        for column in by or ():
+            groups = scoring.by_column(report, column)
+            rows = ((one.name, one.count, f"{one.mean:.4f}") for one in groups)
+            terminal.table((column, "photographs", "mean Dice"), rows)
         if json is not None:
             path = json if len(reports) == 1 else json.with_stem(f"{json.stem}-{target}")
             io.write_text(path, report.to_json())
@@ -304,12 +313,16 @@ def results(
 ) -> None:
     """Make the tables of a benchmark from its records, as Markdown, CSV and JSON; nothing is scored again.
 
+    Those of `retina-seg classify study` too, where they are recorded.
+
     Example: `retina-seg results --results configs/results --out RESULTS.md`
     """
     from retina_seg import report
     from retina_seg import results as tables
 
     terminal.files([*tables.write(folder, out, reference=reference), *report.draw_optimisers(folder)])
+    if classify.STUDIES.is_dir():
+        terminal.files(classify.write_studies())
 
 
 @app.command("app")

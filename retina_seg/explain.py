@@ -1,10 +1,13 @@
-"""What a dictionary model has learnt and what it does with a photograph, as arrays.
+"""What a network has learnt and what it does with a photograph, as arrays: filters, feature maps, dictionaries.
 
-No drawing (see report) and no coding of its own: the iterations are in sparse, the networks in models.
+No drawing (see report and figures) and no coding of its own: the iterations are in sparse, the networks in models.
 """
 
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import get_args
+from typing import NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
@@ -22,6 +25,7 @@ Array = NDArray[np.float32]
 DictionaryNet = CSCUNet | DictUNet | PatchDictionary
 MODELS = tuple(name for name, net in models.MODELS.items() if net in get_args(DictionaryNet))
 """Names in `models.MODELS` of the networks with a dictionary."""
+_REPEATS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d)
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,33 @@ class Vote:
     value: float
 
 
+class Images(Protocol):
+    """Images float32 (C, h, w), an array or a sequence of them, perhaps read when they are asked for."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, index: int, /) -> Array:
+        """One of them."""
+
+
+class Activation(NamedTuple):
+    """Where an image excites a unit most.
+
+    Attributes
+    ----------
+    image : number of the image.
+    place : its pixel (y, x) where the patch begins.
+    patch : what the unit sees there, float32 (C, p, p).
+    value : of the unit.
+    """
+
+    image: int
+    place: tuple[int, int]
+    patch: Array
+    value: float
+
+
 def dictionary_net(net: nn.Module) -> DictionaryNet:
     """The network itself where it has a dictionary; UserError where it has none."""
     if not isinstance(net, CSCUNet | DictUNet | PatchDictionary):
@@ -93,9 +124,9 @@ def atoms(net: nn.Module) -> list[Atoms]:
     ]
 
 
-def _batch(net: DictionaryNet, image: Array) -> Tensor:
-    """A prepared image (C, H, W) as the network wants it, (1, C, H, W), where the network is."""
-    return torch.from_numpy(image)[None].to(next(net.parameters()).device)
+def _batch(net: nn.Module, image: Array) -> Tensor:
+    """A prepared image (C, H, W) as the network wants it, (1, C, H, W), where the network is; a copy."""
+    return torch.tensor(np.ascontiguousarray(image))[None].to(next(net.parameters()).device)
 
 
 def _label_atoms(net: PatchDictionary) -> list[Array] | None:
@@ -231,3 +262,212 @@ def objective(net: nn.Module, image: Array, steps: int = 50) -> dict[str, Array]
         values = [float(sparse.objective(signals, one, dictionary, penalty)) for one in run]
         found[name] = np.array(values, np.float32) / image[0].size
     return found
+
+
+def filters(net: nn.Module, in_shape: Sequence[int] | None = None) -> Array:
+    """The weights of the first convolution of a network, float32 (K, C, h, w).
+
+    Where there is none and `in_shape` (C, h, w) of the images is given: those of the first layer that reads all
+    pixels, a picture for each of its units. UserError where there is nothing of the kind.
+    """
+    for module in net.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim == 4 and not isinstance(module, nn.ConvTranspose2d):
+            return _array(weight)
+    if in_shape is not None and math.prod(in_shape[1:]) > 1:
+        for module in net.modules():
+            if isinstance(module, nn.Linear) and module.in_features == math.prod(in_shape):
+                return _array(module.weight).reshape(-1, *in_shape)
+    raise UserError(f"a {type(net).__name__} without a convolution or a layer that reads all pixels has no filters")
+
+
+def _array(tensor: Tensor) -> Array:
+    """A copy."""
+    return tensor.detach().float().cpu().numpy().copy()
+
+
+@contextmanager
+def _watched(net: nn.Module, see: Callable[[str, Tensor], Tensor | None], *, slopes: bool) -> Iterator[None]:
+    """Let `see` name and feature maps (1, K, h, w) of every module that has any, while the network runs.
+
+    What `see` returns takes their place. Maps are larger than 1 x 1; those of pooling, padding and dropout only repeat
+    others (dropout of attention is no map of the image at all). The network is in evaluation mode, with gradients or
+    without them, whatever the caller has, and afterwards as it was.
+    """
+    pooled: Tensor | None = None
+
+    def hook(name: str) -> Callable[[nn.Module, object, object], Tensor | None]:
+        def run(module: nn.Module, _given: object, found: object) -> Tensor | None:
+            nonlocal pooled
+            if not isinstance(found, Tensor) or found.ndim != 4 or len(found) != 1 or found[0, 0].numel() == 1:
+                return None
+            if isinstance(module, _REPEATS):
+                pooled = found
+            if found is pooled or isinstance(module, nn.Dropout):  # a block that ends with pooling returns the same
+                return None
+            return see(name, found)
+
+        return run
+
+    modes = [(module, module.training) for module in net.modules()]
+    hooks = [module.register_forward_hook(hook(name)) for name, module in net.named_modules() if module is not net]
+    try:
+        net.eval()
+        for module, _ in modes:
+            # cuDNN gives no gradients of a recurrent layer in evaluation mode; without dropout both modes are the same.
+            if isinstance(module, nn.RNNBase) and not module.dropout:
+                module.train()
+        with torch.inference_mode(False), torch.set_grad_enabled(slopes):
+            yield
+    finally:
+        for one in hooks:
+            one.remove()
+        for module, training in modes:
+            module.training = training
+
+
+def feature_maps(net: nn.Module, image: Array) -> dict[str, Array]:
+    """What the blocks of a network make of a prepared image float32 (C, h, w): module -> float32 (K, h', w').
+
+    A block ends where the size of the maps changes: of modules that follow each other with maps of one size the last
+    is taken, in order of execution. {} where a network has no maps.
+    """
+    found: dict[str, Array] = {}
+    newest: tuple[str, Tensor] | None = None
+
+    def see(name: str, maps: Tensor) -> None:
+        nonlocal newest
+        if newest is not None and newest[1].shape[2:] != maps.shape[2:]:
+            found[newest[0]] = _array(newest[1][0])
+        newest = name, maps
+
+    with _watched(net, see, slopes=False):
+        net(_batch(net, image))
+    if newest is not None:
+        found[newest[0]] = _array(newest[1][0])
+    return found
+
+
+def class_activation(net: nn.Module, image: Array, output: int | Sequence[int]) -> Array:
+    """Where a prepared image float32 (C, h, w) speaks for an output of a classifier, float32 (h, w) from 0 to 1.
+
+    Grad-CAM (Selvaraju 2017) of the last maps that are not pooled ones, enlarged linearly to the image. Of a network
+    without feature maps, as a linear one, the size of gradient x input (Shrikumar 2017), channels summed. The highest
+    value is 1; 0 everywhere where nothing speaks for the output. MONAI's GradCAM leaves its hooks and other gradients
+    behind in the network and keeps what every layer needs to learn, so it is not used.
+
+    Parameters
+    ----------
+    output : its number, or several whose sum is asked for, as of all steps of an ordinal answer.
+
+    Raises
+    ------
+    UserError
+        For an output the network does not have.
+    """
+    chosen = np.atleast_1d(np.asarray(output)).tolist()
+    names: list[str] = []
+    seen: Tensor
+
+    def see(name: str, maps: Tensor) -> Tensor | None:
+        nonlocal seen
+        if name != names[-1]:
+            return None
+        torch.set_grad_enabled(True)  # not before: nothing is kept of the layers that lie there
+        seen = maps.detach().requires_grad_()
+        return seen.clone()  # a layer behind may work in place
+
+    with _watched(net, lambda name, _: names.append(name), slopes=False):
+        net(_batch(net, image))
+    with _watched(net, see, slopes=not names):
+        batch = seen = _batch(net, image).requires_grad_()
+        said = net(batch.clone())
+        if not chosen or min(chosen) < 0 or max(chosen) >= said.shape[1]:
+            raise UserError(f"output {output} is not one of the {said.shape[1]} that the network has, from 0 on")
+        (slopes,) = torch.autograd.grad(said[:, chosen].sum(), seen)
+        maps = seen.detach()
+        if seen is batch:
+            found = (slopes * maps).abs().sum(dim=1, keepdim=True)
+        else:
+            weights = slopes.mean(dim=(2, 3), keepdim=True)  # Selvaraju 2017, equation 1
+            found = F.relu((weights * maps).sum(dim=1, keepdim=True))  # equation 2
+        cam = _array(F.interpolate(found, image.shape[1:], mode="bilinear")[0, 0])
+    return cam / cam.max() if cam.any() else cam
+
+
+def activating(
+    net: nn.Module, images: Images, unit: int, *, layer: str | None = None, count: int = 9
+) -> list[Activation]:
+    """The places that excite a unit most, the strongest first, one an image at most.
+
+    The patches, all of one side, are what moves the unit there: where its gradient in the image is not 0. Images in
+    which nothing moves it, as behind a ReLU that is off, are left out.
+
+    Parameters
+    ----------
+    images : prepared, N of float32 (C, h, w); one at a time is in memory, with what the gradient needs.
+    unit : number of the map.
+    layer : name of a module as in `feature_maps`; the last that has maps where it is None.
+    count : places at most.
+
+    Raises
+    ------
+    UserError
+        For a layer or unit the network does not have.
+    """
+    peaks = []
+    for number in range(len(images)):
+        with _unit(net, images[number], unit, layer, slopes=False) as (values, _):
+            place = divmod(int(values.argmax()), values.shape[1])
+            peaks.append((float(values[place]), number, place))
+    boxes = []
+    for value, number, place in sorted(peaks, key=lambda peak: -peak[0])[:count]:
+        with _unit(net, images[number], unit, layer, slopes=True) as (values, batch):
+            (slopes,) = torch.autograd.grad(values[place], batch)
+        moves = (slopes[0] != 0).any(dim=0).cpu().numpy()  # (h, w)
+        if moves.any():
+            boxes.append((value, number, _extent(moves, 0), _extent(moves, 1)))
+    side = max((length for *_, (_, high), (_, wide) in boxes for length in (high, wide)), default=0)
+    found = []
+    for value, number, rows, columns in boxes:
+        image = images[number]
+        p = min(side, *image.shape[1:])
+        y, x = (_around(*one, p, whole) for one, whole in zip((rows, columns), image.shape[1:], strict=True))
+        found.append(Activation(number, (y, x), image[:, y : y + p, x : x + p].copy(), value))
+    return found
+
+
+@contextmanager
+def _unit(
+    net: nn.Module, image: Array, unit: int, layer: str | None, *, slopes: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The map (h', w') of a unit and the batch (1, C, h, w) it is of, for as long as gradients can be taken."""
+    newest: Tensor | None = None
+    names, units = [], 0
+
+    def see(name: str, maps: Tensor) -> None:
+        nonlocal newest, units
+        names.append(name)
+        if layer in (None, name):
+            newest, units = maps[0, unit : unit + 1].clone(), maps.shape[1]  # a layer behind may work in place
+
+    with _watched(net, see, slopes=slopes):
+        batch = _batch(net, image).requires_grad_(slopes)
+        net(batch.clone())
+        if newest is None:
+            known = ", ".join(dict.fromkeys(names)) or "none"
+            raise UserError(f"no feature maps of layer {layer or 'any'}: the layers that have some are {known}")
+        if not 0 <= unit < units:
+            raise UserError(f"unit {unit} is not one of the {units} of the layer, from 0 on")
+        yield newest[0], batch
+
+
+def _extent(marks: NDArray[np.bool_], axis: int) -> tuple[int, int]:
+    """Where the marks (h, w) begin along an axis, and how many rows or columns it is from the first to the last."""
+    places = np.unique(np.nonzero(marks)[axis])
+    return int(places[0]), int(places[-1] - places[0]) + 1
+
+
+def _around(start: int, length: int, side: int, whole: int) -> int:
+    """Where `side` pixels begin that have the `length` from `start` in their middle, inside 0 to `whole`."""
+    return min(max(0, start - (side - length) // 2), whole - side)

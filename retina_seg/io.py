@@ -42,7 +42,7 @@ def as_source(given: StrPath | InMemory) -> Source:
     return given if isinstance(given, InMemory) else Path(given)
 
 
-def read_image(source: StrPath | InMemory) -> NDArray[np.uint8]:
+def read_image(source: StrPath | InMemory, *, min_side: int = MIN_SIDE) -> NDArray[np.uint8]:
     """Read one fundus photograph, by its path or in memory: PNG, TIFF, JPEG, PPM, GIF, BMP, WebP or 2-D NIfTI.
 
     EXIF and TIFF orientation is applied. Grey becomes three equal channels, palettes become their colours,
@@ -63,7 +63,7 @@ def read_image(source: StrPath | InMemory) -> NDArray[np.uint8]:
 
     Returns
     -------
-    uint8 (H, W, 3), RGB, each side at least `MIN_SIDE`, at most `decode.MAX_PIXELS` pixels
+    uint8 (H, W, 3), RGB, each side at least `min_side`, at most `decode.MAX_PIXELS` pixels
 
     Raises
     ------
@@ -72,7 +72,7 @@ def read_image(source: StrPath | InMemory) -> NDArray[np.uint8]:
         large (decided before decoding), one colour everywhere, several pages, negative or non-finite values
     """
     source = as_source(source)
-    image = _to_uint8(_on_black(decode(source, min_side=MIN_SIDE)), source)
+    image = _to_uint8(_on_black(decode(source, min_side=min_side)), source)
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
     if (image == image[0, 0]).all():

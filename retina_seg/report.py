@@ -1,6 +1,6 @@
-"""The only file that draws figures: learning curves and sample overlays of a run, the one-page report of a result.
+"""Figures: learning curves and sample overlays of a run, dictionaries, the one-page report of a result.
 
-Nothing is measured here; masks over photographs as plain pixels are in overlay.
+Nothing is measured here; masks over photographs as plain pixels are in overlay, figures of classifiers in figures.
 """
 
 import textwrap
@@ -19,6 +19,7 @@ from retina_seg.fov import find_fov
 from retina_seg.photographs import rows_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from retina_seg.inference import Prediction, Segmenter
@@ -53,7 +54,7 @@ def draw_run(run: Path, data_root: str | Path) -> list[Path]:
     held_out = not set(config.data.fit) & set(config.data.monitor)
     written = [run / "curves.png"]
     figure = curves(checkpoint.read_log(run), "validation images" if held_out else "images that are also trained on")
-    _save(figure, written[0])
+    save(figure, written[0])
     segmenter = Segmenter.from_pretrained(run)
     io.make_folder(run / "samples")
     for row in rows_of(config.data.protocols, config.data.monitor)[:SAMPLES]:
@@ -67,8 +68,28 @@ def draw_run(run: Path, data_root: str | Path) -> list[Path]:
     return written
 
 
-def curves(log: Sequence[Mapping[str, float]], images: str) -> "Figure":
-    """Loss and validation scores against steps, from the entries of log.jsonl; `images` says what they are of."""
+def draw_log(run: Path) -> list[Path]:
+    """Draw curves.png of a finished run of a classifier from its log; returns the path."""
+    figure = curves(checkpoint.read_log(run), "watched examples", scores=("accuracy", "rmse"), ylabel="score")
+    save(figure, run / "curves.png")
+    return [run / "curves.png"]
+
+
+def curves(
+    log: Sequence[Mapping[str, float]],
+    images: str,
+    *,
+    scores: tuple[str, ...] = ("dice", "auc"),
+    ylabel: str = "score inside the field of view",
+) -> "Figure":
+    """Loss and validation scores against steps, from the entries of log.jsonl.
+
+    Parameters
+    ----------
+    images : says what the scores are of.
+    scores : how the columns end that are drawn as scores.
+    ylabel : what these are.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -76,16 +97,15 @@ def curves(log: Sequence[Mapping[str, float]], images: str) -> "Figure":
     steps = [entry["step"] for entry in log]
     left.plot(steps, [entry["loss"] for entry in log], color="black")
     left.set(xlabel="step", ylabel="training loss, mean of the interval", yscale="log")
-    scores = [key for key in log[0] if key.endswith(("dice", "auc"))] if log else []
-    for key in scores:
+    columns = [key for key in log[0] if key.endswith(scores)] if log else []
+    for key in columns:
         right.plot(steps, [entry[key] for entry in log], label=key)
-    right.set(xlabel="step", ylabel="score inside the field of view", title=images)
+    right.set(xlabel="step", ylabel=ylabel, title=images)
     right.title.set_fontsize("medium")
-    if scores:
+    if columns:
         right.legend()
     for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
     return figure
 
 
@@ -103,12 +123,19 @@ def draw_optimisers(folder: Path) -> list[Path]:
         {title: (run.log, run.megapixels_a_step) for title, run in runs.items()}, "validation images"
     )
     path = folder / "optimisers.png"
-    _save(figure, path)
+    save(figure, path)
     return [path]
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     io.write_bytes(path, png(figure))
+
+
+def plain(axes: "Axes") -> None:
+    """A thin grid, and lines on two sides only."""
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def png(figure: "Figure") -> bytes:
@@ -140,8 +167,7 @@ def compared_curves(runs: Mapping[str, tuple[Sequence[Mapping[str, float]], floa
     right.title.set_fontsize("medium")
     right.legend()
     for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
     return figure
 
 
@@ -154,7 +180,7 @@ def draw_dictionary(segmenter: "Segmenter", image: NDArray[np.uint8], folder: Pa
     figures = dictionary(segmenter.net, preprocess.apply(image, find_fov(image), segmenter.settings))
     io.make_folder(folder)
     for name, figure in figures.items():
-        _save(figure, folder / f"{name}.png")
+        save(figure, folder / f"{name}.png")
     return [folder / f"{name}.png" for name in figures]
 
 
@@ -194,11 +220,11 @@ def atom_grid(found: explain.Atoms, use: NDArray[np.float32]) -> "Figure":
     order = np.argsort(-use)
     columns = min(16, len(order))
     figure = Figure(figsize=(9, 9 / columns * -(-len(order) // columns) + 0.5), layout="constrained")
-    picture = _mosaic(found.image[order].mean(axis=1), columns)  # channels averaged
+    picture = mosaic(found.image[order].mean(axis=1), columns)  # channels averaged
     if found.label is not None:
         pairs = [found.image.mean(axis=1), found.label[:, 0]]
         pairs = [one[order] / max(float(np.abs(one).max()), 1e-9) for one in pairs]
-        picture = _mosaic(np.concatenate(pairs, axis=2), columns // 2)
+        picture = mosaic(np.concatenate(pairs, axis=2), columns // 2)
     axes = figure.subplots()
     limit = float(np.nanmax(np.abs(picture)))
     axes.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
@@ -208,7 +234,7 @@ def atom_grid(found: explain.Atoms, use: NDArray[np.float32]) -> "Figure":
     return figure
 
 
-def _mosaic(pictures: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
+def mosaic(pictures: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
     """Pictures (n, h, w) side by side with a pixel of NaN around each."""
     count, height, width = pictures.shape
     rows = -(-count // columns)
@@ -296,8 +322,7 @@ def objective(values: Mapping[str, NDArray[np.float32]]) -> "Figure":
         axes.plot(np.arange(1, len(curve) + 1), curve, label=name.upper())
     axes.set(xlabel="iteration", ylabel="objective, of a pixel", yscale="log")
     axes.legend()
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
     return figure
 
 

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import io, postprocess, protocols, zoo
+from retina_seg import datasets, io, postprocess, protocols, subgroups, zoo
 from retina_seg.checkpoint import Card
 from retina_seg.datasets import Sample
+from retina_seg.errors import UserError
 from retina_seg.evaluate import Candidate, Model, PredictionLike, evaluate, evaluate_together
 from retina_seg.inference import Prediction, Segmenter
 from retina_seg.manifest import Row
 from retina_seg.scores import Report
+from retina_seg.subgroups import Subgroup
 
 
 @dataclass(frozen=True, order=True)
@@ -80,6 +82,18 @@ def cleaned(model: Candidate) -> Candidate:
         return replace(changed, provenance={**changed.provenance, **said})
 
     return replace(model, predict=predict, postprocessing=postprocess.describe())
+
+
+def by_column(report: Report, column: str) -> list[Subgroup]:
+    """The image means of Dice of a report, split by a column of the manifests.
+
+    Raises UserError for a column that the scored photographs do not have, naming those they have.
+    """
+    rows = {name: {row.id: row for row in datasets.rows(name)} for name in {one["dataset"] for one in report.per_image}}
+    said = [subgroups.columns_of(rows[one["dataset"]][one["id"]]) for one in report.per_image]
+    if column not in (known := dict.fromkeys(name for one in said for name in one)):
+        raise UserError(f"--by {column!r}: the manifest has {', '.join(known)} of these photographs")
+    return subgroups.by_subgroup([one["dice"] for one in report.per_image], [one.get(column, "") for one in said])
 
 
 def seen_images(card: Card) -> frozenset[str] | None:

@@ -22,11 +22,12 @@ LAYERS = [
         "overlay",
     },
     {"io", "config", "cards", "datasets", "releases", "phantom", "preprocess", "augment", "patches", "photographs"}
-    | {"models", "losses", "protocols", "scores", "duplicates", "agreement", "quality", "postprocess", "lesions"},
+    | {"models", "losses", "protocols", "scores", "duplicates", "agreement", "quality", "postprocess", "lesions"}
+    | {"subgroups"},
     {"checkpoint", "zoo", "inference", "extents", "explain"},
-    {"train", "ensemble", "evaluate", "audit", "download", "batch", "scoring", "report", "demonstration"}
-    | {"benchmark", "records", "results"},
-    {"terminal", "viewer"},
+    {"loop", "train", "ensemble", "evaluate", "audit", "download", "batch", "scoring", "report", "demonstration"}
+    | {"benchmark", "records", "results", "figures"},
+    {"terminal", "viewer", "classify"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -52,12 +53,17 @@ def test_imports_point_downwards(path):
     assert not higher, f"{own} imports {', '.join(sorted(higher))} from above"
 
 
-def test_only_one_file_knows_albumentations_and_only_one_draws():
+def test_the_core_knows_nothing_of_classification():
+    users = {path.relative_to(PACKAGE).parts[0] for path in FILES if "retina_seg.classify" in " ".join(_imports(path))}
+    assert users <= {"classify", "cli.py", "viewer"}
+
+
+def test_only_one_file_knows_albumentations_and_only_two_draw():
     users = {
         library: {path.stem for path in FILES if any(name.split(".")[0] == library for name in _imports(path))}
         for library in ("albumentations", "matplotlib")
     }
-    assert users == {"albumentations": {"augment"}, "matplotlib": {"report"}}
+    assert users == {"albumentations": {"augment"}, "matplotlib": {"report", "figures"}}
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,21 @@ def roc(reports: Reports) -> altair.LayerChart:
     return _curves(reports, ("fpr", "tpr", "roc_threshold"), ("1 - specificity", "sensitivity"), point)
 
 
+def probabilities(answers: Mapping[str, float], meanings: Mapping[str, str]) -> altair.Chart:
+    """A bar for every possible answer of a classifier, as long as it is likely, named with its meaning."""
+    names = [f"{answer} {meanings.get(answer, '')}".strip() for answer in answers]
+    frame = pandas.DataFrame({"answer": names, "probability": list(answers.values())})
+    return (
+        altair.Chart(frame, height=30 * len(names) + 40)
+        .mark_bar(color=COLOURS[0])
+        .encode(
+            x=altair.X("probability:Q", scale=altair.Scale(domain=(0, 1)), axis=altair.Axis(format="%")),
+            y=altair.Y("answer:N", sort=None, title=None, axis=altair.Axis(labelLimit=220)),
+            tooltip=["answer:N", altair.Tooltip("probability:Q", format=".1%")],
+        )
+    )
+
+
 def precision_recall(reports: Reports) -> altair.LayerChart:
     """Precision against recall, pooled inside the field of view; dots and crosses as in `roc`."""
 

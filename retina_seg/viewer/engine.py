@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retina_seg import explain, extents, io, preprocess, report, zoo
+from retina_seg.classify.inference import is_classifier
 from retina_seg.fov import find_fov
 from retina_seg.inference import Prediction, Segmenter
 from retina_seg.viewer.opened import Loaded
@@ -19,15 +20,21 @@ from retina_seg.viewer.opened import Loaded
 MODELS = 4
 """Models kept in memory."""
 
-_one_at_a_time = threading.Lock()  # two at once would each take twice as long, and their memory
+one_at_a_time = threading.Lock()
+"""Held while a model runs: two at once would each take twice as long, and their memory."""
 
 
 def names(runs: tuple[str, ...]) -> dict[str, str]:
-    """Name or run folder of every model -> what the page calls it; the packaged ones first."""
-    titles = io.output_stems([f"{run}.png" for run in runs])  # all different, with folders above where they must
+    """Name or run folder of every model that segments -> what the page calls it; the packaged ones first."""
     return {name: name for name in zoo.names()} | {
-        run: f"{title} (run)" for run, title in zip(runs, titles, strict=True)
+        run: title for run, title in titles(runs).items() if not is_classifier(run)
     }
+
+
+def titles(runs: tuple[str, ...]) -> dict[str, str]:
+    """Run folder -> what the page calls it."""
+    stems = io.output_stems([f"{run}.png" for run in runs])  # all different, with folders above where they must
+    return {run: f"{stem} (run)" for run, stem in zip(runs, stems, strict=True)}
 
 
 @lru_cache(maxsize=MODELS)
@@ -37,7 +44,7 @@ def _segmenter(name: str) -> Segmenter:
 
 def warm() -> None:
     """Load the first model, so that the first photograph does not wait for it."""
-    with _one_at_a_time:
+    with one_at_a_time:
         _segmenter(zoo.names()[0])
 
 
@@ -48,7 +55,7 @@ def disc_pixels(prediction: Prediction) -> int | None:
     """
     if not extents.measurable(prediction.targets):
         return None
-    with _one_at_a_time:
+    with one_at_a_time:
         return extents.disc_pixels(prediction, _disc_finder(prediction.targets))
 
 
@@ -80,7 +87,7 @@ def has_dictionary(name: str) -> bool:
 
 def inside(name: str, loaded: Loaded) -> Inside:
     """Code a photograph with a model's dictionary; waits while another visitor runs one. UserError without one."""
-    with _one_at_a_time:
+    with one_at_a_time:
         segmenter = _segmenter(name)
         fov = find_fov(loaded.image) if loaded.fov is None else loaded.fov
         prepared = preprocess.apply(loaded.image, fov, segmenter.settings)
@@ -94,7 +101,7 @@ def inside(name: str, loaded: Loaded) -> Inside:
 
 def votes(name: str, image: NDArray[np.float32], place: tuple[int, int]) -> bytes | None:
     """The atoms that vote at pixel (y, x) of a prepared image, as PNG; None for a model whose atoms do not vote."""
-    with _one_at_a_time:
+    with one_at_a_time:
         net = _segmenter(name).net
         if isinstance(net, explain.DictUNet):
             return None
@@ -103,5 +110,5 @@ def votes(name: str, image: NDArray[np.float32], place: tuple[int, int]) -> byte
 
 def segment(name: str, loaded: Loaded) -> Prediction:
     """Run a model, loaded on first use; waits while another visitor runs one. UserError as `Segmenter.predict`."""
-    with _one_at_a_time:
+    with one_at_a_time:
         return _segmenter(name).predict(loaded.image, loaded.fov)

@@ -87,9 +87,11 @@ def start(port: int = 8501, *, data_root: Path | None = None, runs: Sequence[Pat
     except ImportError:
         raise UserError("the viewer needs Streamlit: pip install 'retina-seg[app]'") from None
     from retina_seg import zoo
+    from retina_seg.classify.inference import card_of, is_classifier
 
     for run in runs:
-        zoo.card(run)
+        read = card_of if is_classifier(run) else zoo.card
+        read(run)
     if data_root is not None and not data_root.is_dir():
         raise UserError(f"data root {data_root} is not a folder: give the one that holds DRIVE/, STARE/, ...")
     _check_port(port)

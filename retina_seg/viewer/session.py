@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from retina_seg import metrics
 from retina_seg.inference import Prediction
-from retina_seg.viewer import engine, numbers
+from retina_seg.viewer import engine, graders, numbers
 from retina_seg.viewer.opened import Loaded, Photograph
 from retina_seg.viewer.scene import Scene, Source
 
@@ -73,6 +73,7 @@ class Session:
     _loaded: OrderedDict[str, Loaded] = field(default_factory=OrderedDict, repr=False)
     _results: OrderedDict[tuple[str, str], Prediction] = field(default_factory=OrderedDict, repr=False)
     _insides: OrderedDict[tuple[str, str], engine.Inside] = field(default_factory=OrderedDict, repr=False)
+    _graded: OrderedDict[tuple[str, str], graders.Graded] = field(default_factory=OrderedDict, repr=False)
     _scenes: OrderedDict[Hashable, Scene] = field(default_factory=OrderedDict, repr=False)
     _chosen: OrderedDict[Hashable, Prediction] = field(default_factory=OrderedDict, repr=False)
     _measured: OrderedDict[Hashable, Mapping[str, float]] = field(default_factory=OrderedDict, repr=False)
@@ -105,6 +106,7 @@ class Session:
             self.batch,
             self._results,
             self._insides,
+            self._graded,
             self._scenes,
             self._chosen,
             self._measured,
@@ -128,6 +130,11 @@ class Session:
         """What a dictionary model does with the photograph."""
         loaded = self.load(photograph)
         return _remembered(self._insides, (photograph.id, model), lambda: engine.inside(model, loaded))
+
+    def graded(self, photograph: Photograph, classifier: str) -> graders.Graded:
+        """What a classifier says of the photograph, and what it looks at."""
+        loaded = self.load(photograph)
+        return _remembered(self._graded, (photograph.id, classifier), lambda: graders.grade(classifier, loaded))
 
     def has(self, photograph: Photograph, model: str) -> bool:
         """Whether `predict` would not run the model."""

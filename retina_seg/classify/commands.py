@@ -1,0 +1,252 @@
+"""The commands `retina-seg classify`: arguments in, tables and files out; nothing is computed here."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retina_seg import terminal
+from retina_seg.errors import UserError
+
+app = typer.Typer(
+    help="Train, score and use classifiers: digits, vessel pixels, grades of retinopathy. Research use only.",
+    no_args_is_help=True,
+)
+
+DataRoot = Annotated[
+    Path,
+    typer.Option("--data-root", envvar="RETINA_SEG_DATA", help="Folder that holds DRIVE/, IDRiD/, perhaps MNIST/."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+STUDIES = Path("configs/classify/results")
+Model = Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="Packaged classifier or run folder.")]
+
+
+@app.command("list")
+def list_() -> None:
+    """The tasks, networks and packaged classifiers that there are.
+
+    Example: `retina-seg classify list`
+    """
+    from retina_seg.classify import inference, models, tasks
+
+    terminal.table(("task", "what it asks"), ((name, spec.about) for name, spec in tasks.TASKS.items()))
+    terminal.console.print(f"networks: {', '.join(models.MODELS)}", soft_wrap=True, highlight=False)
+    packaged = ", ".join(inference.names()) or "none"
+    terminal.console.print(f"packaged classifiers: {packaged}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def train(
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG.yaml", help="See configs/classify/.")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="a.b=value, may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<name>.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Run folder of an unfinished training.")] = None,
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+) -> None:
+    """Train a classifier; Ctrl-C saves, --resume goes on and ends in the same weights.
+
+    Examples:
+
+    `retina-seg classify train configs/classify/lenet-5.yaml --out runs/lenet-5`
+
+    `retina-seg classify train --resume runs/lenet-5`
+    """
+    from retina_seg import checkpoint, loop
+    from retina_seg.classify import config as settings
+    from retina_seg.classify import training
+
+    if (config is None) == (resume is None):
+        raise UserError("give either CONFIG.yaml to begin a training or --resume RUN to go on with one")
+    if resume and (changes or out):
+        raise UserError("--resume goes on with the run as it was: leave out --set and --out")
+    loaded = settings.load_config(config or resume / checkpoint.CONFIG, changes or ())  # type: ignore[operator]
+    run = resume or out or Path("runs") / loaded.name
+    with terminal.bar("steps", loaded.training.steps) as advance:
+        card = training.fit(
+            loaded,
+            run,
+            data_root,
+            resume=resume is not None,
+            device=device,
+            progress=lambda p: advance(p.step, p.describe()),
+        )
+    if not loop.is_main_process():
+        return
+    from retina_seg import report
+
+    terminal.files([run / checkpoint.WEIGHTS, run / checkpoint.CARD, *report.draw_log(run)])
+    last = checkpoint.read_log(run)[-1]
+    scores = ", ".join(f"{name} {last[name]:.4f}" for name in last if name.endswith(("accuracy", "rmse")))
+    text = f"{card.parameters:,} parameters; {scores} of the watched examples"
+    terminal.console.print(text, soft_wrap=True, highlight=False)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
+    by: Annotated[list[str] | None, typer.Option(help="Column that splits the scores; may be repeated.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the whole report here.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for confusion, ROC and reliability as pictures.")] = None,
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+) -> None:
+    """Score a classifier on the test examples of its task, with 95 % intervals.
+
+    Example: `retina-seg classify evaluate dr-grade --data-root data --by dme_risk`
+    """
+    from retina_seg import io
+    from retina_seg.classify import evaluation
+
+    with terminal.working("answering"):
+        scored = evaluation.evaluate(model, data_root, split=split, columns=by or (), device=device)
+    show(scored)
+    if json is not None:
+        io.write_text(json, scored.to_json())
+        terminal.files([json])
+    if out is not None:
+        from retina_seg.classify import drawing
+
+        terminal.files(drawing.draw_report(scored, out))
+    try:
+        kept = evaluation.keep(scored, model)
+    except OSError as error:  # somebody else's run: the scores stand all the same
+        terminal.note(str(error))
+    else:
+        terminal.files([kept] if kept else [])
+
+
+def show(scored: "evaluation.ClassReport") -> None:  # type: ignore[name-defined]  # noqa: F821
+    """The tables of a report and what must be said beside them."""
+    for name, head in scored.heads.items():
+        title = f"{scored.model}, {name} ({scored.split}, {scored.n_examples} examples of {scored.n_subjects} subjects)"
+        clean = scored.clean.get(name, {})
+        columns = ("score", "value", "95 % interval", *(["without leaks"] if clean else []))
+        rows = [
+            (one, f"{value:.4f}", "{:.4f} to {:.4f}".format(*head.ci95[one]), *([f"{clean[one]:.4f}"] if clean else []))
+            for one, value in head.scores.items()
+        ]
+        terminal.table(columns, rows, title=title)
+        if head.confusion:
+            answers = [(true, *counts) for true, counts in zip(head.classes, head.confusion, strict=True)]
+            terminal.table(("truth", *(f"answered {one}" for one in head.classes)), answers)
+        for column, groups in head.subgroups.items():
+            rows = [(group, int(count), f"{share:.4f}") for group, (count, share) in groups.items()]
+            if len(rows) > 1:
+                terminal.table((column, "examples", "right"), rows)
+    if len(scored.heads) > 1:
+        clean = scored.clean.get("joint")
+        beside = f", {clean['accuracy']:.4f} without leaks" if clean else ""
+        terminal.console.print(f"all answers right: {scored.joint:.4f}{beside}", highlight=False)
+    for warning in scored.warnings:
+        terminal.note(warning)
+
+
+@app.command()
+def predict(
+    model: Model,
+    inputs: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images or folders of them.")],
+    json: Annotated[Path | None, typer.Option(help="Write answers and probabilities here.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Answer the questions of a classifier about images.
+
+    Example: `retina-seg classify predict dr-grade eye.jpg`
+    """
+    from retina_seg import io
+    from retina_seg.classify import fundus
+    from retina_seg.classify.inference import Classifier
+
+    classifier = Classifier.from_pretrained(model, device)
+    found, failed = {}, 0
+    for path in io.find_images(inputs):
+        try:
+            answers = classifier.predict(fundus.read_any(path))
+        except UserError as error:
+            terminal.note(f"{path}: {error}")
+            failed += 1
+            continue
+        found[str(path)] = {one.question: {"answer": one.answer, "probabilities": one.probabilities} for one in answers}
+        for one in answers:
+            sure = ", ".join(f"{name} {value:.2f}" for name, value in one.probabilities.items())
+            terminal.console.print(f"{path}: {one.question} {one.answer} ({sure})", soft_wrap=True, highlight=False)
+    if json is not None:
+        io.write_json(json, {"model": classifier.card.name, "research_use_only": True, "images": found})
+        terminal.files([json])
+    raise typer.Exit(2 if failed else 0)
+
+
+@app.command()
+def explain(
+    model: Model,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("explained"),
+    device: Device = "auto",
+) -> None:
+    """Draw what a classifier looks at: filters, feature maps, class activation maps.
+
+    Example: `retina-seg classify explain dr-grade eye.jpg --out explained`
+    """
+    from retina_seg.classify import drawing, fundus
+    from retina_seg.classify.inference import Classifier
+
+    classifier = Classifier.from_pretrained(model, device)
+    terminal.files(drawing.draw_explained(classifier, fundus.read_any(image), out))
+
+
+@app.command()
+def paint(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder for masks, probabilities and the report.")],
+    protocol: Annotated[str, typer.Option(help="Vessel protocol to score by.")] = "drive",
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+) -> None:
+    """Segment vessels with a patch classifier slid over every pixel, and score the result as any segmenter's.
+
+    Example: `retina-seg classify paint runs/patch-cnn --out painted --data-root data`
+    """
+    from retina_seg import io
+    from retina_seg.classify import painting
+
+    with terminal.bar("photographs", None) as advance:
+        scored, seconds = painting.score(
+            model,
+            protocol,
+            data_root,
+            save_to=out,
+            device=device,
+            progress=lambda done, total: advance(done, total=total),
+        )
+    terminal.report(scored)
+    terminal.console.print(f"{seconds:.1f} seconds a photograph", highlight=False)
+    io.write_text(out / f"{protocol}.json", scored.to_json())
+    terminal.files([out / f"{protocol}.json"])
+
+
+def write_studies() -> list[Path]:
+    """The page of all recorded studies; nothing is trained."""
+    from retina_seg.classify import studies
+
+    return studies.write(STUDIES, STUDIES.parent / "RESULTS.md")
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="An unknown name lists all.")],
+    folder: Annotated[Path, typer.Option("--results", help="Folder for the records.")] = Path(
+        "configs/results/classify"
+    ),
+    data_root: DataRoot = Path("data"),
+) -> None:
+    """Run one of the comparisons of RESULTS.md anew: what it trains, how often and on what is in `studies`.
+
+    Example: `retina-seg classify study lecun`
+    """
+    from retina_seg.classify import studies
+
+    with terminal.bar("trainings", None) as advance:
+        path = studies.run(name, data_root, folder, progress=lambda done, total: advance(done, total=total))
+    terminal.files([path])

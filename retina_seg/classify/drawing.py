@@ -1,0 +1,85 @@
+"""Pictures of a classifier as files: what its report says, and what it looks at in an image.
+
+How they look is in retina_seg.figures, what is shown of a network in retina_seg.explain.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retina_seg import explain, figures, io, report
+from retina_seg.classify import measures
+from retina_seg.classify.evaluation import ClassReport, HeadReport
+from retina_seg.classify.inference import Answer, Classifier
+from retina_seg.classify.outputs import ORDINAL, Head, width
+from retina_seg.errors import UserError
+
+
+def draw_report(scored: ClassReport, out: Path) -> list[Path]:
+    """Draw confusion, ROC curves and reliability of every question that has classes, each as PNG; returns the paths."""
+    drawn = {}
+    for name, head in scored.heads.items():
+        if head.classes:
+            drawn[f"confusion-{name}"] = figures.confusion(head.confusion, head.classes)
+            drawn[f"roc-{name}"] = figures.roc_curves(_roc(scored, name, head))
+            drawn[f"reliability-{name}"] = figures.reliability_diagram(**head.reliability)
+    return _written(drawn, out)
+
+
+def _roc(scored: ClassReport, name: str, head: HeadReport) -> dict[str, tuple[Any, Any, float]]:
+    """The curve of every class from the probabilities of the examples, with the area that the report has."""
+    answers = [one[name] for one in scored.per_example]
+    prob = np.array([one["probabilities"] for one in answers])
+    truth = np.array([head.classes.index(one["truth"]) for one in answers])
+    # They are rounded in the report.
+    found = measures.roc(prob / prob.sum(axis=1, keepdims=True), truth)
+    return {one: (curve.fpr, curve.tpr, head.roc[one]) for one, curve in zip(head.classes, found, strict=True)}
+
+
+def draw_explained(classifier: Classifier, image: NDArray[np.uint8], out: Path) -> list[Path]:
+    """Draw the figures of `explained`, each as PNG; returns the paths."""
+    return _written(explained(classifier, image), out)
+
+
+def explained(classifier: Classifier, image: NDArray[np.uint8]) -> dict[str, Any]:
+    """What a classifier looks at in an image uint8 (H, W, 3), as figures.
+
+    filters where the network has any, features where it has maps, and of every question cam-<question>: where the
+    image speaks for the answer, or of an ordinal question or a number for more of it.
+
+    UserError for a classifier that reads no single images.
+    """
+    prepared = classifier.prepare(image)
+    drawn: dict[str, Any] = {}
+    with suppress(UserError):  # a network without, as one of recurrent layers
+        drawn["filters"] = figures.filter_grid(explain.filters(classifier.net, classifier.card.model.in_shape))
+    if maps := explain.feature_maps(classifier.net, prepared):
+        drawn["features"] = figures.feature_map_grid(maps)
+        del maps  # of a photograph they are large
+    first = 0
+    for head, answer in zip(classifier.card.questions(), classifier.answers(prepared), strict=True):
+        chosen, title = _asked(head, answer, classifier.card.outputs)
+        cam = explain.class_activation(classifier.net, prepared, [first + one for one in chosen])
+        drawn[f"cam-{head.name}"] = figures.activation_overlay(prepared, cam, title=title)
+        first += width(head, classifier.card.outputs)
+    return drawn
+
+
+def _asked(head: Head, answer: Answer, kind: str) -> tuple[list[int], str]:
+    """The outputs of a head that say its answer, and what their activation is called."""
+    if kind == ORDINAL:
+        return list(range(width(head, kind))), f"{head.name} {answer.answer}: what raises it"
+    if not head.classes:
+        return [0], f"{head.name} {answer.answer}: what raises it"
+    return [head.classes.index(answer.answer)], f"{head.name}: what speaks for {answer.answer}"
+
+
+def _written(drawn: Mapping[str, Any], out: Path) -> list[Path]:
+    io.make_folder(out)
+    for name, figure in drawn.items():
+        report.save(figure, out / f"{name}.png")
+    return [out / f"{name}.png" for name in drawn]

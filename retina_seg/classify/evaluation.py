@@ -1,0 +1,255 @@
+"""A classifier scored on one side of its task: scores with intervals, confusion, reliability, subgroups, leaks.
+
+No formulas (see measures) and no drawing.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from retina_seg import io, subgroups
+from retina_seg.classify import inference, measures, tasks, training
+from retina_seg.classify.config import ClassifyConfig
+from retina_seg.classify.inference import Classifier
+from retina_seg.classify.outputs import Head
+from retina_seg.errors import UserError
+
+REPORTS = "reports"
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class HeadReport:
+    """The scores of one question.
+
+    Attributes
+    ----------
+    classes : the answers in order, () of a number.
+    scores, ci95 : `measures.scores` or of numbers `measures.regression_scores`; 95 % intervals by subject.
+    confusion : examples, (truth, answer); [] of a number.
+    reliability : confidence, accuracy and count of ten bins of the answer's probability.
+    roc : class -> its area under the curve.
+    subgroups : column of the task -> subgroup -> [examples, share of right answers].
+    """
+
+    classes: tuple[str, ...]
+    scores: dict[str, float]
+    ci95: dict[str, list[float]]
+    confusion: list[list[int]] = field(default_factory=list)
+    reliability: dict[str, list[float]] = field(default_factory=dict)
+    roc: dict[str, float] = field(default_factory=dict)
+    subgroups: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """The scores of one classifier on one side of its task; the JSON has the same names.
+
+    `heads` are of all examples, `clean` of those that show no eye the model has learnt from, where some do: both are
+    printed, and only `clean` are test scores then. `joint` is the share of examples whose answers are all right.
+    """
+
+    model: str
+    task: str
+    split: str
+    n_examples: int
+    n_subjects: int
+    heads: dict[str, HeadReport]
+    joint: float
+    leaked: list[str]
+    clean: dict[str, dict[str, float]]
+    warnings: list[str]
+    per_example: list[dict[str, Any]]
+    provenance: dict[str, Any]
+
+    def to_json(self) -> str:
+        """Strict JSON text, NaN as null."""
+        return json.dumps(_plain(asdict(self)), indent=1) + "\n"
+
+
+def evaluate(
+    model: str | Path,
+    data_root: str | Path,
+    *,
+    split: str = "test",
+    columns: Sequence[str] = (),
+    device: str = "auto",
+) -> ClassReport:
+    """Score a packaged classifier or run folder on the test (or val, train) examples of its task.
+
+    Parameters
+    ----------
+    columns : of the task, by which scores are split too; all of them where none is named.
+
+    Raises
+    ------
+    UserError
+        No such model, split, column or data.
+    """
+    classifier = Classifier.from_pretrained(model, device)
+    card = classifier.card
+    if split not in ("train", "val", "test"):
+        raise UserError(f"there is no split {split!r}: choose train, val or test")
+    config = ClassifyConfig.model_validate(card.training["config"])
+    part = tasks.load(card.task, training.wanted(config, data_root)).part(split)
+    if unknown := set(columns) - set(part.columns):
+        known = ", ".join(part.columns) or "none"
+        raise UserError(f"{card.task} has no column {', '.join(sorted(unknown))}: it has {known}")
+    said = training.outputs(classifier.net, part, classifier.device)
+    answered = classifier.calibrated(torch.from_numpy(said))
+    leaked = tasks.seen(card.task, part, card.training.get("images", ()))
+    warnings = []
+    if "images" not in card.training:
+        warnings.append(f"{card.name}: training examples unknown, not checked whether it saw these")
+    if split != "test":
+        warnings.append(f"scored on split {split!r}: not a test score")
+    if leaked:
+        warnings.append(
+            f"LEAK: {card.name} learnt from {len(leaked)} of the {len(part)} scored examples or from others of the "
+            f"same eye ({', '.join(leaked)}): the scores without them are the ones to quote"
+        )
+    return report(
+        card, part, answered, split=split, columns=columns or tuple(part.columns), leaked=leaked, warnings=warnings
+    )
+
+
+def report(
+    card: inference.ClassifierCard,
+    part: tasks.Labelled,
+    answered: Sequence[NDArray[np.float32]],
+    *,
+    split: str,
+    columns: Sequence[str],
+    leaked: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+) -> ClassReport:
+    """The report of answers that are already known: of every question (N, K) probabilities or (N, 1) numbers."""
+    heads, groups = card.questions(), part.subjects
+    clean = np.array([key not in set(leaked) for key in part.keys])
+    reports, without = {}, {}
+    for number, (head, prob) in enumerate(zip(heads, answered, strict=True)):
+        truth = part.labels[:, number]
+        reports[head.name] = _head(head, prob, truth, groups, {name: part.columns[name] for name in columns})
+        if leaked:
+            without[head.name] = _scores(head, prob[clean], truth[clean])
+    joint = _joint(heads, answered, part.labels)
+    if leaked and len(heads) > 1:
+        without["joint"] = {"accuracy": _joint(heads, [one[clean] for one in answered], part.labels[clean])}
+    return ClassReport(
+        model=card.name,
+        task=card.task,
+        split=split,
+        n_examples=len(part),
+        n_subjects=len(set(groups)),
+        heads=reports,
+        joint=joint,
+        leaked=list(leaked),
+        clean=without,
+        warnings=list(warnings),
+        per_example=_table(heads, part, answered),
+        provenance={
+            "weights_sha256": card.weights_sha256,
+            "parameters": card.parameters,
+            "temperatures": card.temperatures,
+            "temperature_source": card.temperature_source,
+            "resamples": _RESAMPLES,
+        },
+    )
+
+
+def keep(scored: ClassReport, model: str | Path) -> Path | None:
+    """Store the report in its run folder, and its scores on the card; None for packaged classifiers."""
+    if str(model) in inference.names():
+        return None
+    path = Path(model) / REPORTS / f"{scored.task}-{scored.split}.json"
+    io.make_folder(path.parent)
+    io.write_text(path, scored.to_json())
+    return path
+
+
+def summary(scored: ClassReport) -> dict[str, Any]:
+    """What a card says of a report."""
+    found: dict[str, Any] = {name: one.scores for name, one in scored.heads.items()}
+    found |= {"joint": {"accuracy": scored.joint}} if len(scored.heads) > 1 else {}
+    return {"all": found, "n": scored.n_examples} | (
+        {"without leaks": scored.clean, "leaked": scored.leaked} if scored.leaked else {}
+    )
+
+
+def _head(
+    head: Head,
+    prob: NDArray[np.float32],
+    truth: NDArray[Any],
+    groups: Sequence[str],
+    columns: Mapping[str, Sequence[str]],
+) -> HeadReport:
+    def of(chosen: NDArray[np.float32], answers: NDArray[Any]) -> dict[str, float]:
+        return _scores(head, chosen, answers)
+
+    scores = of(prob, truth)
+    spread = measures.bootstrap_all(of, [prob, truth], groups, n=_RESAMPLES)
+    if not head.classes:
+        return HeadReport((), scores, spread)
+    predicted = prob.argmax(axis=1)
+    bins = measures.reliability(prob, truth)
+    right = predicted == truth
+    curves = measures.roc(prob, truth)
+    return HeadReport(
+        head.classes,
+        scores,
+        spread,
+        confusion=measures.confusion(predicted, truth, len(head.classes)).tolist(),
+        reliability={name: getattr(bins, name).tolist() for name in ("confidence", "accuracy", "count")},
+        roc={name: one.auc for name, one in zip(head.classes, curves, strict=True)},
+        subgroups={
+            column: {one.name: [one.count, one.mean] for one in subgroups.by_subgroup(right, values)}
+            for column, values in columns.items()
+        },
+    )
+
+
+def _scores(head: Head, prob: NDArray[np.float32], truth: NDArray[Any]) -> dict[str, float]:
+    if not head.classes:
+        return measures.regression_scores(prob[:, 0], truth)
+    found = measures.scores(prob, truth)
+    if len(head.classes) == 2:
+        del found["quadratic_kappa"]  # says nothing more than kappa where there is no middle
+    return found
+
+
+def _joint(heads: Sequence[Head], answered: Sequence[NDArray[np.float32]], labels: NDArray[Any]) -> float:
+    if not all(head.classes for head in heads):
+        return math.nan
+    return measures.joint_accuracy([one.argmax(axis=1) for one in answered], list(labels.T))
+
+
+def _table(
+    heads: Sequence[Head], part: tasks.Labelled, answered: Sequence[NDArray[np.float32]]
+) -> list[dict[str, Any]]:
+    rows = []
+    for number, key in enumerate(part.keys):
+        row: dict[str, Any] = {"key": key, "subject": part.subjects[number]}
+        for place, (head, prob) in enumerate(zip(heads, answered, strict=True)):
+            truth = part.labels[number, place]
+            row[head.name] = {
+                "truth": head.classes[truth] if head.classes else float(truth),
+                "answer": head.classes[int(prob[number].argmax())] if head.classes else float(prob[number, 0]),
+                "probabilities": [round(float(value), 4) for value in prob[number]] if head.classes else [],
+            }
+        rows.append(row)
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,194 @@
+"""Classifier: from an image to an answer with its probabilities; the cards and the packaged weights of classifiers.
+
+No training and no scores.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from retina_seg import checkpoint, zoo
+from retina_seg.checkpoint import BaseCard
+from retina_seg.classify import tasks
+from retina_seg.classify.models import build_model
+from retina_seg.classify.outputs import VALUE, Head, probabilities, split, width
+from retina_seg.errors import UserError
+from retina_seg.inference import choose_device
+from retina_seg.preprocess import Preprocess
+
+FOLDER = zoo.FOLDER / "classifiers"
+_AT_ONCE = 256
+
+
+class ClassifierModel(checkpoint._Strict):
+    """What `models.build_model` needs."""
+
+    name: str
+    in_shape: tuple[int, int, int]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class ClassifierCard(BaseCard):
+    """Everything that belongs to the weights of a classifier.
+
+    Attributes
+    ----------
+    task : in `tasks.TASKS`.
+    heads : question -> possible answers, in order; none where the answer is a number.
+    outputs : "softmax", "ordinal" or "value" (`outputs.probabilities`).
+    temperatures : question -> what its outputs are divided by, so that probabilities are frequencies.
+    temperature_source : which examples chose them, "" where none did.
+    scores : question -> score -> value on the test examples.
+    """
+
+    task: str
+    heads: dict[str, tuple[str, ...]]
+    outputs: str
+    model: ClassifierModel
+    preprocess: dict[str, Any] = Field(default_factory=dict)
+    temperatures: dict[str, float] = Field(default_factory=dict)
+    temperature_source: str = ""
+
+    def questions(self) -> tuple[Head, ...]:
+        """The heads."""
+        return tuple(Head(name, classes) for name, classes in self.heads.items())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a classifier says to one question.
+
+    Attributes
+    ----------
+    question : name of the head.
+    answer : the most likely class, or the number.
+    probabilities : class -> probability, {} where the answer is a number.
+    """
+
+    question: str
+    answer: str
+    probabilities: Mapping[str, float]
+
+
+def build(card: ClassifierCard, *, pretrained: bool = False) -> nn.Module:
+    """The network of a card, with random weights."""
+    outputs = sum(width(head, card.outputs) for head in card.questions())
+    model = card.model
+    return build_model(model.name, model.in_shape, outputs, arguments=model.arguments, pretrained=pretrained)
+
+
+def names() -> list[str]:
+    """Names of the packaged classifiers."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def files(name: str | Path) -> tuple[Path, Path]:
+    """Paths of weights and card of a packaged classifier or a run folder; UserError where there is neither."""
+    if str(name) in names():
+        return FOLDER / f"{name}{zoo.SUFFIX}", FOLDER / f"{name}.json"
+    folder = Path(name)
+    if (folder / checkpoint.CARD).is_file():
+        return folder / checkpoint.WEIGHTS, folder / checkpoint.CARD
+    if (folder / checkpoint.STATE).is_file():
+        raise UserError(f"the run {folder} is not finished: go on with `retina-seg classify train --resume {folder}`")
+    known = ", ".join(names()) or "none"
+    raise UserError(f"there is no classifier or finished run {str(name)!r}: packaged classifiers are {known}")
+
+
+def is_classifier(name: str | Path) -> bool:
+    """Whether a packaged model or run folder of this name is of a classifier."""
+    if str(name) in names():
+        return True
+    path = Path(name) / checkpoint.CARD
+    return path.is_file() and "heads" in json.loads(path.read_text(encoding="utf-8"))
+
+
+def card_of(name: str | Path) -> ClassifierCard:
+    """The card of a packaged classifier or of a run folder."""
+    return checkpoint.read_any_card(files(name)[1], ClassifierCard)
+
+
+class Classifier:
+    """A network that answers questions about an image.
+
+    Examples
+    --------
+    >>> grader = Classifier.from_pretrained("dr-grade")
+    >>> grade, oedema = grader.predict(io.read_image("eye.jpg"))
+    """
+
+    def __init__(self, net: nn.Module, card: ClassifierCard, device: str = "auto") -> None:
+        self.device = choose_device(device)
+        self.net, self.card = net.eval().to(self.device), card
+        self.settings = Preprocess(**card.preprocess)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str = "auto") -> "Classifier":
+        """A packaged classifier, or the folder of a finished run; UserError where it is neither, damaged or changed."""
+        weights, path = files(name)
+        card = checkpoint.read_any_card(path, ClassifierCard)
+        return cls(checkpoint.load_weights(build(card), weights, card, path), card, device)
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """An image uint8 (H, W, 3) as the network reads it, float32 (C, h, w); UserError for tasks without images."""
+        how = tasks.find(self.card.task).prepare
+        if how is None:
+            raise UserError(f"{self.card.name} answers {self.card.task}, which no single image can ask")
+        return how(image, self.card.model.in_shape, self.settings)
+
+    def predict(self, image: NDArray[np.uint8]) -> list[Answer]:
+        """The answer to every question about an image uint8 (H, W, 3)."""
+        return self.answers(self.prepare(image))
+
+    def answers(self, prepared: NDArray[np.float32]) -> list[Answer]:
+        """The answer to every question about a prepared image float32 (C, h, w)."""
+        found = []
+        for head, prob in zip(self.card.questions(), self.probabilities(prepared[None]), strict=True):
+            if not head.classes:
+                found.append(Answer(head.name, f"{prob[0, 0]:.3g}", {}))
+                continue
+            named = {one: float(value) for one, value in zip(head.classes, prob[0], strict=True)}
+            found.append(Answer(head.name, head.classes[int(prob[0].argmax())], named))
+        return found
+
+    def probabilities(self, prepared: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Of images float32 (N, C, h, w), for every question (N, K) that sum to 1, or (N, 1) numbers."""
+        return self.calibrated(torch.from_numpy(self.outputs(prepared)))
+
+    def calibrated(self, outputs: Tensor) -> list[NDArray[np.float32]]:
+        """Outputs (N, sum of widths) as probabilities of every question, divided by its temperature."""
+        heads, found = self.card.questions(), []
+        for head, one in zip(heads, split(outputs, heads, self.card.outputs), strict=True):
+            found.append(self._of_head(head, one).numpy())
+        return found
+
+    def _of_head(self, head: Head, outputs: Tensor) -> Tensor:
+        prob = probabilities(outputs, self.card.outputs, self.card.temperatures.get(head.name, 1.0))
+        if self.card.outputs != VALUE or not head.classes:
+            return prob
+        # Least squares aims at 0 and 1 but is bound by neither.
+        inside = prob.clamp(min=1e-6)
+        return inside / inside.sum(dim=1, keepdim=True)
+
+    @torch.inference_mode()
+    def outputs(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the network says of images float32 (N, C, h, w): float32 (N, outputs)."""
+        return outputs_of(
+            self.net, [prepared[i : i + _AT_ONCE] for i in range(0, len(prepared), _AT_ONCE)], self.device
+        )
+
+
+@torch.inference_mode()
+def outputs_of(net: nn.Module, batches: Iterable[NDArray[np.float32]], device: str) -> NDArray[np.float32]:
+    """What a network in evaluation mode says of batches (n, C, h, w), all together (N, outputs)."""
+    net.eval()
+    found = [net(torch.from_numpy(np.ascontiguousarray(batch)).to(device)).float().cpu().numpy() for batch in batches]
+    return np.concatenate(found)

@@ -1,0 +1,394 @@
+"""Comparisons of classifiers: what is trained how often, run anew by one command, kept as JSON, shown as tables.
+
+No formulas and no drawing.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.svm import SVC
+
+from retina_seg import checkpoint, figures, io, report
+from retina_seg.classify import evaluation, tasks, training
+from retina_seg.classify.config import ClassifyConfig
+from retina_seg.classify.inference import card_of
+from retina_seg.errors import UserError
+
+INTRODUCTION = "introduction.md"
+_SHORT = {"steps": 400, "batch_size": 32, "validate_every": 400, "ema": 0.98}
+_SVM: dict[str, dict[str, Any]] = {
+    "kernel SVM, quadratic": {"kernel": "poly", "degree": 2},
+    "kernel SVM, Gaussian": {"kernel": "rbf"},
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of a study: a name and what is trained, or for `svm` the arguments of scikit-learn's classifier."""
+
+    name: str
+    data: Mapping[str, Any]
+    model: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+    svm: Mapping[str, Any] | None = None
+
+    def config(self, seed: int, fold: int) -> ClassifyConfig:
+        """As a training."""
+        return ClassifyConfig.model_validate(
+            {
+                "name": "arm",
+                "seed": seed,
+                "data": {**self.data, **({"fold": fold} if fold else {})},
+                "preprocess": dict(self.preprocess),
+                "model": {"name": self.model or "linear", "arguments": dict(self.arguments)},
+                "training": {**_SHORT, **self.training},
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Study:
+    """Arms that are trained alike but for what is compared.
+
+    Attributes
+    ----------
+    title, about : what is compared, and what it shows, for the page of results.
+    arms : the rows of the table.
+    seeds : how often each is trained.
+    folds : the folds of the task, each with seed 0, in the place of seeds.
+    curve : also keep how loss and score went, for a picture.
+    """
+
+    title: str
+    about: str
+    arms: tuple[Arm, ...]
+    seeds: int = 3
+    folds: int = 0
+    curve: bool = False
+
+    def runs(self) -> list[tuple[Arm, int, int]]:
+        """(arm, seed, fold or 0) of every training."""
+        if self.folds:
+            return [(arm, 0, fold) for arm in self.arms for fold in range(1, self.folds + 1)]
+        return [(arm, seed, 0) for arm in self.arms for seed in range(self.seeds)]
+
+
+def _lecun() -> Study:
+    names = ("single_layer", "two_layers", "locally_connected", "constrained", "constrained_2")
+    ways: tuple[tuple[str, Mapping[str, Any]], ...] = (
+        ("", {"steps": 600, "learning_rate": 3e-3}),
+        (", turned and moved", {"steps": 1000, "learning_rate": 1e-2, "batch_size": 64, "augment": "written"}),
+    )
+    return Study(
+        "LeCun 1989: what constraints buy",
+        "The five networks of Generalization and network design strategies, 320 digits of 16 x 16 to learn from and "
+        "160 to be scored on, ten draws of them; AdamW in the place of 1989's gradient descent.",
+        tuple(
+            Arm(one.replace("_", " ") + text, {"task": "digits-320", "size": 16}, f"lecun_{one}", training=given)
+            for text, given in ways
+            for one in names
+        ),
+        seeds=10,
+    )
+
+
+def _networks() -> Study:
+    both = {"fit": ["train", "val"]}
+    small, large = {"task": "digits", "size": 8, **both}, {"task": "digits", "size": 28, **both}
+    turned = {"augment": "written"}
+    longer = {"steps": 2000, "batch_size": 64, "learning_rate": 3e-3}
+    arms = [
+        Arm("linear, least squares", small, "linear", training={"loss": "least_squares"}),
+        Arm("linear, logistic", small, "linear"),
+        Arm("quadratic features, logistic", small, "polynomial"),
+        *(Arm(name, small, svm=given) for name, given in _SVM.items()),
+        Arm("MLP, 128 hidden", small, "mlp"),
+        Arm("MLP, 256 and 128 hidden", large, "mlp", {"hidden": [256, 128]}, longer),
+        Arm("LeNet-5", large, "lenet_5", training=longer),
+        Arm("LeNet-5, digits turned and moved", large, "lenet_5", training={**longer, **turned}),
+        Arm(
+            "small CNN, digits turned and moved",
+            large,
+            "small_cnn",
+            {"features": [16, 32, 64]},
+            {**longer, **turned, "steps": 600},
+        ),
+        Arm("recurrent, row by row", large, "row_rnn", training=longer),
+        Arm("transformer", large, "transformer", {"patch_size": 7, "hidden": 48, "depth": 2, "heads": 4}, longer),
+    ]
+    return Study(
+        "Networks on digits",
+        "scikit-learn's 1,797 digits, five folds, each network with one setting that was not searched for.",
+        tuple(arms),
+        folds=5,
+    )
+
+
+def _shift() -> Study:
+    nets: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+        ("MLP", "mlp", {"hidden": [64]}),
+        ("CNN", "small_cnn", {"features": [8, 16, 32]}),
+    )
+    rows = [("moved by up to {} px", {"shift": shift}) for shift in (0, 2, 4)]
+    arms = [
+        Arm(
+            f"{name}, test digits {text.format(given['shift']) if given['shift'] else 'as they are'}",
+            {"task": "digits", "size": 28, **given},
+            model,
+            arguments,
+        )
+        for name, model, arguments in nets
+        for text, given in rows
+    ]
+    arms += [
+        Arm(f"{name}, {share:.0%} of the labels", {"task": "digits", "size": 28, "share": share}, model, arguments)
+        for name, model, arguments in nets
+        for share in (0.02, 0.05, 0.1, 0.5)
+    ]
+    return Study(
+        "MLP and CNN: shifted digits, fewer labels",
+        "What locality, shared weights and invariance to translation buy: an MLP and a smaller CNN, trained on digits "
+        "that are not moved.",
+        tuple(arms),
+    )
+
+
+def _optimisers() -> Study:
+    data = {"task": "digits", "size": 16}
+    plain = {"ema": 0, "weight_decay": 0, "validate_every": 10, "warmup_steps": 0, "clip": 1e9}
+    chosen: tuple[tuple[str, str, int, int, float], ...] = (
+        ("gradient descent, all 1,149 digits a step", "sgd", 1149, 100, 0.5),
+        ("stochastic, 1 digit a step", "sgd", 1, 3000, 0.01),
+        ("mini-batches of 32", "sgd", 32, 720, 0.1),
+        ("mini-batches, momentum", "momentum", 32, 720, 0.02),
+        ("mini-batches, RMSprop", "rmsprop", 32, 720, 1e-3),
+        ("mini-batches, Adam", "adam", 32, 720, 2e-3),
+    )
+    arms = [
+        Arm(
+            name,
+            data,
+            "mlp",
+            {"hidden": [64]},
+            {
+                **plain,
+                "optimiser": optimiser,
+                "batch_size": size,
+                "steps": steps,
+                "learning_rate": rate,
+                "validate_every": max(1, steps // 60),
+            },
+        )
+        for name, optimiser, size, steps, rate in chosen
+    ]
+    return Study(
+        "Ways downhill",
+        "One MLP on digits by each rule, its learning rate the best of a few on validation digits.",
+        tuple(arms),
+        seeds=1,
+        curve=True,
+    )
+
+
+def _transfer() -> Study:
+    data = {"task": "idrid-grade", "size": 528}
+    settings = {"fov_diameter": 512}
+    ways: tuple[tuple[str, Mapping[str, Any]], ...] = (
+        ("from scratch", {}),
+        ("frozen body", {"start": "lesions", "frozen": True, "steps": 300}),
+        ("fine-tuned", {"start": "lesions", "learning_rate": 5e-4}),
+    )
+    arms = [
+        Arm(
+            f"{name}, {share:.0%} of the labels",
+            {**data, "share": share},
+            "lesion_grader",
+            training={
+                "steps": 60,
+                "batch_size": 8,
+                "loss": "ordinal",
+                "augment": "flips",
+                "precision": "bf16",
+                "validate_every": 300,
+                **given,
+            },
+            preprocess=settings,
+        )
+        for name, given in ways
+        for share in (0.01, 0.05, 0.1, 0.5, 1.0)
+    ]
+    return Study(
+        "Transfer: grades of retinopathy from a network that knows lesions",
+        "The grader at 512 px of field of view: all of it from random weights, its body frozen as the packaged "
+        "`lesions` has it, or the whole fine-tuned from there. Photographs that `lesions` has seen are left out.",
+        tuple(arms),
+        seeds=1,
+    )
+
+
+STUDIES: dict[str, Callable[[], Study]] = {
+    "lecun": _lecun,
+    "networks": _networks,
+    "shift": _shift,
+    "optimisers": _optimisers,
+    "transfer": _transfer,
+}
+
+
+def run(name: str, data_root: str | Path, folder: Path, *, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Run what of a study is not recorded yet, and write its record after every training; returns the record's path.
+
+    Raises UserError for an unknown study.
+    """
+    if name not in STUDIES:
+        raise UserError(f"unknown study {name!r}: choose one of {', '.join(STUDIES)}")
+    study = STUDIES[name]()
+    path = io.make_folder(folder) / f"{name}.json"
+    rows = _read(path)["rows"] if path.is_file() else []
+    planned = study.runs()
+    wanted = [json.loads(json.dumps(_identity(arm, seed, fold))) for arm, seed, fold in planned]
+    rows = [row for row in rows if row["identity"] in wanted]
+    for done, ((arm, seed, fold), identity) in enumerate(zip(planned, wanted, strict=True)):
+        if progress:
+            progress(done, len(planned))
+        if any(row["identity"] == identity for row in rows):
+            continue
+        found = _svm(arm, seed, fold, data_root) if arm.svm is not None else _train(study, arm, seed, fold, data_root)
+        rows.append({"arm": arm.name, "seed": seed, "fold": fold, **found, "identity": identity})
+        rows.sort(key=lambda row: wanted.index(row["identity"]))
+        io.write_json(path, {"study": name, "title": study.title, "about": study.about, "rows": rows})
+    if progress:
+        progress(len(planned), len(planned))
+    return path
+
+
+def _identity(arm: Arm, seed: int, fold: int) -> dict[str, Any]:
+    """What decides about the result of a training."""
+    return {"arm": arm.name, "svm": arm.svm, "config": arm.config(seed, fold).model_dump(mode="json")}
+
+
+def _train(study: Study, arm: Arm, seed: int, fold: int, data_root: str | Path) -> dict[str, Any]:
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "run"
+        training.fit(arm.config(seed, fold), folder, data_root, device="cpu")
+        seconds = time.perf_counter() - started
+        scored = evaluation.evaluate(folder, data_root, device="cpu")
+        log = checkpoint.read_log(folder) if study.curve else []
+        card = card_of(folder)
+    found = {name: scored.clean.get(name, head.scores) for name, head in scored.heads.items()}
+    return {
+        "parameters": card.parameters,
+        "seconds": round(seconds, 1),
+        "examples": len([key for key in card.training["images"] if not key.startswith("idrid_seg:")]),
+        "scores": {name: {key: round(value, 5) for key, value in one.items()} for name, one in found.items()},
+        "left_out": len(scored.leaked),
+        "log": [{key: round(value, 5) for key, value in entry.items()} for entry in log],
+    }
+
+
+def _svm(arm: Arm, seed: int, fold: int, data_root: str | Path) -> dict[str, Any]:
+    """scikit-learn's support vector machine, as a baseline that is no network."""
+    started = time.perf_counter()
+    learning = tasks.load(arm.data["task"], training.wanted(arm.config(seed, fold), data_root))
+    learnt = [learning.part(name) for name in arm.data["fit"]]
+    x, y = (
+        np.stack([part.images[i].ravel() for part in parts for i in range(len(part))])
+        for parts in (learnt, [learning.test])
+    )
+    machine = SVC(**(arm.svm or {})).fit(x, np.concatenate([part.labels[:, 0] for part in learnt]))
+    right = machine.predict(y) == learning.test.labels[:, 0]
+    return {
+        "parameters": int(machine.support_vectors_.size + machine.dual_coef_.size),
+        "seconds": round(time.perf_counter() - started, 1),
+        "examples": len(x),
+        "scores": {learning.heads[0].name: {"accuracy": round(float(right.mean()), 5)}},
+        "left_out": 0,
+        "log": [],
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {**found, "rows": list(found["rows"])}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is no record of a study ({error}): remove it") from None
+
+
+def write(folder: Path, out: Path) -> list[Path]:
+    """Make the page of the recorded studies, in the order of STUDIES, and their pictures; returns the paths.
+
+    `folder` may hold introduction.md, which the page begins with. UserError where a record is damaged.
+    """
+    introduction = folder / INTRODUCTION
+    parts = ["# Classification: results", "Written by `retina-seg results`, never by hand."]
+    parts += [introduction.read_text(encoding="utf-8").strip()] if introduction.is_file() else []
+    pictures = []
+    for name in STUDIES:
+        if not (path := folder / f"{name}.json").is_file():
+            continue
+        record = _read(path)
+        parts.append(_section(record))
+        if any(row["log"] for row in record["rows"]):
+            pictures.append(folder / f"{name}.png")
+            _draw(record, pictures[-1])
+            parts.append(f"![{record['title']}]({folder.name}/{name}.png)")
+    io.write_text(out, "\n\n".join(parts) + "\n")
+    return [out, *pictures]
+
+
+def _draw(record: Mapping[str, Any], path: Path) -> None:
+    """How the training loss of every arm fell, by passes over the training examples."""
+    curves = {}
+    for row in record["rows"]:
+        a_pass = row["examples"] / row["identity"]["config"]["training"]["batch_size"]
+        curves[row["arm"]] = ([one["step"] / a_pass for one in row["log"]], [one["loss"] for one in row["log"]])
+    figure = figures.compared(curves, "passes over the training digits", "training loss")
+    io.write_bytes(path, report.png(figure))
+
+
+def _section(record: Mapping[str, Any]) -> str:
+    """Title, what it is, and the table: mean and standard deviation over seeds or folds."""
+    arms: dict[str, list[Mapping[str, Any]]] = {}
+    for row in record["rows"]:
+        arms.setdefault(row["arm"], []).append(row)
+    first = record["rows"][0]["scores"]
+    shown = [
+        (head, score)
+        for head, scores in first.items()
+        for score in (
+            ("accuracy", "quadratic_kappa") if "quadratic_kappa" in scores and len(first) > 1 else ("accuracy",)
+        )
+    ]
+    titles = [
+        score.replace("_", " ") if len(first) == 1 else f"{head} {score.replace('_', ' ')}" for head, score in shown
+    ]
+    lines = [f"## {record['title']}", "", record["about"], ""]
+    lines += [
+        f"| | parameters | {' | '.join(titles)} | trainings | seconds |",
+        "| --- | ---: |" + " ---: |" * (len(titles) + 2),
+    ]
+    for name, rows in arms.items():
+        cells = [_spread([row["scores"][head].get(score) for row in rows]) for head, score in shown]
+        seconds = np.mean([row["seconds"] for row in rows])
+        counts = f"{rows[0]['parameters']:,} | {rows[0]['examples']:,}"
+        lines.append(f"| {name} | {counts} | {' | '.join(cells)} | {len(rows)} | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    if len(known) == 1:
+        return f"{known[0]:.4f}"
+    return f"{np.mean(known):.4f} ± {np.std(known, ddof=1):.4f}"

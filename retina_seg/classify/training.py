@@ -1,0 +1,337 @@
+"""Training of classifiers: labelled examples in, a run folder out. The loop itself is in retina_seg.loop."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
+
+from retina_seg import loop, zoo
+from retina_seg.augment import Augmenter
+from retina_seg.checkpoint import BaseCard
+from retina_seg.classify import inference, tasks
+from retina_seg.classify.config import ClassifyConfig, ClassifyTraining
+from retina_seg.classify.inference import ClassifierCard, ClassifierModel, outputs_of
+from retina_seg.classify.losses import OUTPUTS, get_loss
+from retina_seg.classify.outputs import ORDINAL, VALUE, probabilities, split
+from retina_seg.classify.pooled import LesionMaps
+from retina_seg.classify.tasks import Labelled, Wanted
+from retina_seg.errors import UserError
+from retina_seg.inference import choose_device
+from retina_seg.models import count_parameters
+from retina_seg.patches import Examples
+from retina_seg.preprocess import Preprocess
+
+_VALUES_AT_ONCE = 4_000_000  # of the images that a network looks at together, 16 MB
+_MOST_AT_ONCE = 256
+_LARGEST_LOG_TEMPERATURE = math.log(20)
+
+
+def fit(
+    config: ClassifyConfig,
+    run: Path,
+    data_root: str | Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    progress: Callable[[loop.Progress], None] | None = None,
+) -> ClassifierCard:
+    """Train a classifier and leave everything about it in the folder `run`; see `loop.fit`.
+
+    Raises
+    ------
+    UserError
+        For unknown names in the config, missing data, a folder that already holds a run, or a state of
+        another config.
+    Interrupted
+        After a signal; the state is saved.
+    """
+    choose_device(device)
+    task = _Classification(config, data_root, device, pretrained=not resume)
+    again = f"retina-seg classify train --resume {quote(str(run))} --data-root {quote(str(data_root))}"
+    return loop.fit(task, config, run, again=again, resume=resume, device=device, progress=progress)
+
+
+def wanted(config: ClassifyConfig, data_root: str | Path) -> Wanted:
+    """What of its task a config asks for."""
+    data = config.data
+    return Wanted(
+        data_root=Path(data_root),
+        size=data.size,
+        fold=data.fold,
+        shift=data.shift,
+        folder=data.folder,
+        seed=config.seed,
+        preprocess=Preprocess(**config.preprocess.model_dump()),
+    )
+
+
+class Stream(Examples):
+    """Examples of a whole training: all of them once, in an order drawn by the seed, before any comes again.
+
+    Item `index` depends on the seed and the index alone.
+    """
+
+    def __init__(self, part: Labelled, *, augment: str, length: int, seed: int) -> None:
+        self.part, self.length, self.seed = part, length, seed
+        shape = part.images[0].shape
+        if augment != "none" and shape[1] == 1:
+            raise UserError(f"training.augment is {augment!r}, and vectors of {shape[0]} features cannot be: use none")
+        self._augmenter = None if augment == "none" else Augmenter(augment, shape[1], shape[0])
+
+    def __len__(self) -> int:
+        """Examples of the whole training."""
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """`image` float32 (C, h, w) and `labels` (heads,)."""
+        round_, place = divmod(index, len(self.part))
+        number = int(np.random.default_rng([self.seed, round_]).permutation(len(self.part))[place])
+        image = self.part.images[number]
+        if self._augmenter:
+            middle = image.shape[1] // 2, image.shape[2] // 2
+            chance = int(np.random.default_rng([self.seed, 1, index]).integers(2**32))
+            last = np.ascontiguousarray(image.transpose(1, 2, 0))
+            image = self._augmenter(last, (), middle, chance)[0].transpose(2, 0, 1)
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(image)),
+            "labels": torch.from_numpy(self.part.labels[number]),
+        }
+
+
+class _HeadOnly(nn.Module):
+    """A network whose images are what its body made of the examples beforehand; its weights are those of the whole."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.body, self.head = net.get_submodule("body"), net.get_submodule("head")
+        self.body.requires_grad_(False).eval()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features (N, F, h', w'), of a body that returns vectors (N, F, 1, 1), to outputs (N, K)."""
+        found: Tensor = self.head(features.flatten(1) if self._vectors else features)
+        return found
+
+    def features(self, part: Labelled, device: str) -> Labelled:
+        """The part with what the body makes of its images in their place."""
+        found = outputs(self.body.to(device), part, device)
+        self._vectors = found.ndim == 2
+        shape = (*found.shape, 1, 1) if self._vectors else found.shape
+        return Labelled(found.reshape(shape), part.labels, part.keys, part.subjects, part.columns)
+
+
+def outputs(net: nn.Module, part: Labelled, device: str) -> NDArray[np.float32]:
+    """What a network says of all examples, (N, outputs); a few are read at a time."""
+    size = max(1, min(_MOST_AT_ONCE, _VALUES_AT_ONCE // part.images[0].size))
+    batches = (
+        np.stack([part.images[number] for number in range(first, min(first + size, len(part)))])
+        for first in range(0, len(part), size)
+    )
+    return outputs_of(net, batches, device)
+
+
+class _Classification:
+    """The `loop.Task` of answering questions about an image."""
+
+    watched = "log_likelihood"
+
+    def __init__(self, config: ClassifyConfig, data_root: str | Path, device: str, *, pretrained: bool) -> None:
+        self.config, self._device = config, choose_device(device)
+        self._loss = get_loss(config.training.loss)
+        self.kind = OUTPUTS[config.training.loss]
+        data, spec = config.data, tasks.find(config.data.task)
+        self._data = tasks.load(data.task, wanted(config, data_root))
+        self.heads = self._data.heads
+        if (bad := [head.name for head in self.heads if not head.classes]) and self.kind != VALUE:
+            raise UserError(
+                f"training.loss is {config.training.loss!r}, {', '.join(bad)} is a number: use least_squares"
+            )
+        if (bad := [head.name for head in self.heads if len(head.classes) < 3]) and self.kind == ORDINAL:
+            raise UserError(
+                f"training.loss is ordinal, {', '.join(bad)} has no more than two classes: use cross_entropy"
+            )
+        self.shape = tuple(self._data.train.images[0].shape)
+        torch.manual_seed(config.seed)
+        self._card = ClassifierCard(
+            name=config.name,
+            parameters=0,
+            task=data.task,
+            heads={head.name: head.classes for head in self.heads},
+            outputs=self.kind,
+            model=ClassifierModel(name=config.model.name, in_shape=self.shape, arguments=config.model.arguments),
+            preprocess=wanted(config, data_root).preprocess.to_dict() if spec.retinal else {},
+        )
+        self.net: nn.Module = inference.build(self._card, pretrained=pretrained and not config.training.start)
+        self._earlier = _start(self.net, config.training.start) if config.training.start else None
+        self.learnt_from: Sequence[Mapping[str, str]] = (
+            [{"name": self._earlier.name, "weights_sha256": self._earlier.weights_sha256}] if self._earlier else []
+        )
+        if config.training.frozen:
+            if not any(True for _ in self.net.get_submodule("body").parameters()):
+                raise UserError(f"training.frozen: the body of {config.model.name} learns nothing; leave it out")
+            self.net = _HeadOnly(self.net)
+
+    def prepare(self, say: Callable[[str], None], *, fresh: bool) -> None:
+        """Choose the examples; of a frozen body what it makes of them."""
+        data = self.config.data
+        parts = [self._data.part(name) for name in data.fit]
+        self._fit = tasks.few(parts[0] if len(parts) == 1 else _joined(parts), data.share, self.config.seed)
+        self._monitor = (
+            self._fit if data.monitor in data.fit and data.monitor == "train" else self._data.part(data.monitor)
+        )
+        if self._earlier and not set(self._monitor.keys) & set(self._fit.keys):
+            # What the body was trained on it sees better than what is new: that would make the head look too sure.
+            known = set(tasks.seen(data.task, self._monitor, self._earlier.training.get("images", ())))
+            self._monitor = self._monitor.take(
+                np.array([i for i, key in enumerate(self._monitor.keys) if key not in known])
+            )
+        if isinstance(self.net, _HeadOnly):
+            say("looking at the images with the frozen body")
+            self._fit, self._monitor = (self.net.features(one, self._device) for one in (self._fit, self._monitor))
+        self._weights = [
+            _class_weights(_answers(self._fit, number), len(head.classes))
+            if self.config.training.class_weights and head.classes
+            else None
+            for number, head in enumerate(self.heads)
+        ]
+
+    def dataset(self, number: int, stage: ClassifyTraining, length: int) -> Stream:
+        """The examples in the order in which they are seen."""
+        return Stream(self._fit, augment=stage.augment, length=length, seed=self.config.seed + number)
+
+    def loss(self, stage: ClassifyTraining) -> loop.BatchLoss:
+        """The mean loss of the questions."""
+
+        def value(outputs: Tensor, batch: loop.Batch) -> Tensor:
+            return self._value(outputs, batch["labels"])
+
+        return value
+
+    def _value(self, outputs: Tensor, labels: Tensor, *, weighted: bool = True) -> Tensor:
+        parts = []
+        for number, one in enumerate(split(outputs, self.heads, self.kind)):
+            weights = self._weights[number] if weighted else None
+            parts.append(self._loss(one, labels[:, number], None if weights is None else weights.to(one.device)))
+        return torch.stack(parts).mean()
+
+    def validate(self, net: nn.Module, device: str) -> dict[str, float]:
+        """Minus the loss of the watched examples, unweighted, and of every question the share of right answers."""
+        said, labels = torch.from_numpy(outputs(net, self._monitor, device)), torch.from_numpy(self._monitor.labels)
+        result = {"log_likelihood": -float(self._value(said, labels, weighted=False))}
+        for number, (head, one) in enumerate(zip(self.heads, split(said, self.heads, self.kind), strict=True)):
+            name = f"{head.name}_" if len(self.heads) > 1 else ""
+            if head.classes:
+                right = probabilities(one, self.kind).argmax(dim=1) == labels[:, number]
+                result[f"{name}accuracy"] = float(right.float().mean())
+            else:
+                result[f"{name}rmse"] = float((one[:, 0] - labels[:, number]).square().mean().sqrt())
+        return result
+
+    def card(self, net: nn.Module, device: str, facts: Mapping[str, Any]) -> ClassifierCard:
+        """The card; temperatures are chosen on the watched examples where none of them is learnt from."""
+        held_out = not set(self._fit.keys) & set(self._monitor.keys)
+        temperatures = {}
+        if held_out and self.kind != VALUE:
+            said = torch.from_numpy(outputs(net, self._monitor, device))
+            for number, (head, one) in enumerate(zip(self.heads, split(said, self.heads, self.kind), strict=True)):
+                temperatures[head.name] = round(temperature(one, self.kind, _answers(self._monitor, number)), 3)
+        seen = list(self._fit.keys)
+        training: dict[str, Any] = {**facts, "images": seen, "learnt_from": [dict(one) for one in self.learnt_from]}
+        if self._earlier is not None:
+            if "images" in self._earlier.training:
+                training["images"] = list(dict.fromkeys([*seen, *self._earlier.training["images"]]))
+            else:
+                del training["images"]
+        return self._card.model_copy(
+            update={
+                "parameters": count_parameters(inference.build(self._card)),
+                "temperatures": temperatures,
+                "temperature_source": f"{len(self._monitor)} validation examples, not learnt from"
+                if temperatures
+                else "",
+                "training": training,
+            }
+        )
+
+
+def temperature(outputs: Tensor, kind: str, labels: NDArray[np.int64]) -> float:
+    """What outputs (N, width) of one head are divided by so that labels (N,) are likeliest (Guo 2017)."""
+    truth = torch.from_numpy(labels)[:, None]
+
+    def surprise(logarithm: float) -> float:
+        prob = probabilities(outputs.double(), kind, math.exp(logarithm))
+        return -float(prob.gather(1, truth).clamp(min=1e-12).log().mean())
+
+    found = minimize_scalar(surprise, bounds=(-_LARGEST_LOG_TEMPERATURE, _LARGEST_LOG_TEMPERATURE), method="bounded")
+    return math.exp(found.x)
+
+
+def _answers(part: Labelled, number: int) -> NDArray[np.int64]:
+    """Numbers of the answers (N,) to one question that has classes."""
+    return part.labels[:, number].astype(np.int64)
+
+
+def _class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
+    """N / (K n_k) of every class; of one that does not occur 0."""
+    counts = np.bincount(labels, minlength=classes)
+    weights = np.divide(len(labels), classes * counts, out=np.zeros(classes), where=counts > 0)
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+def _joined(parts: Sequence[Labelled]) -> Labelled:
+    """The examples of several parts, one behind the other."""
+    keys = [key for part in parts for key in part.keys]
+    subjects = [subject for part in parts for subject in part.subjects]
+    columns = {name: tuple(text for part in parts for text in part.columns[name]) for name in parts[0].columns}
+    labels = np.concatenate([part.labels for part in parts])
+    return Labelled(_Behind([part.images for part in parts]), labels, tuple(keys), tuple(subjects), columns)
+
+
+class _Behind:
+    """Images of several parts, one behind the other."""
+
+    def __init__(self, parts: Sequence[tasks.Images]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self._parts)
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        for part in self._parts:
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError(index)
+
+
+def _start(net: nn.Module, name: str) -> BaseCard:
+    """Give the network the weights of another one wherever they fit; the card of that one.
+
+    A `lesion_grader` may begin with a packaged model that segments, or a run of one.
+    """
+    if isinstance(body := net.get_submodule("body"), LesionMaps) and not inference.is_classifier(name):
+        segmenter, card = zoo.load(name)
+        try:
+            body.segmenter.load_state_dict(segmenter.state_dict())
+        except RuntimeError:
+            raise UserError(
+                f"training.start: {name} is a {card.model.name} {card.model.arguments} of {len(card.targets)} targets "
+                "and does not fit: give model.arguments.segmenter, arguments and targets as it has them"
+            ) from None
+        return card
+    start = inference.Classifier.from_pretrained(name, "cpu")
+    own, given = net.state_dict(), start.net.state_dict()
+    fitting = {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
+    if not any(key.startswith("body.") for key in fitting):
+        raise UserError(
+            f"training.start: nothing of the body of {name}, a {start.card.model.name}, fits this network: start from "
+            "a run of the same model"
+        )
+    net.load_state_dict({**own, **fitting})
+    return start.card

@@ -1,0 +1,65 @@
+"""Classifiers of the viewer: what they answer about a photograph and what they look at, as pictures.
+
+Models that segment are in engine.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from retina_seg import report
+from retina_seg.classify import drawing, inference, tasks
+from retina_seg.classify.inference import Answer, Classifier, ClassifierCard
+from retina_seg.viewer import engine
+from retina_seg.viewer.opened import Loaded
+
+TITLES = {"dr_grade": "Diabetic retinopathy, grade", "dme_risk": "Risk of macular oedema"}
+"""Questions as the page calls them."""
+MEANINGS: dict[str, Mapping[str, str]] = {
+    "dr_grade": {"0": "none", "1": "mild", "2": "moderate", "3": "severe", "4": "proliferative"},
+    "dme_risk": {"0": "no hard exudates", "1": "none near the fovea", "2": "near the fovea"},
+}
+"""Question -> answer -> what it means."""
+
+
+@dataclass(frozen=True)
+class Graded:
+    """What a classifier says of a photograph, and what it looks at.
+
+    `figures` are those of `drawing.explained` as PNG, by name.
+    """
+
+    answers: Sequence[Answer]
+    figures: Mapping[str, bytes]
+
+
+def names(runs: tuple[str, ...]) -> dict[str, str]:
+    """Name or run folder of every classifier of photographs -> what the page calls it; the packaged ones first."""
+    found = {name: name for name in inference.names()}
+    found |= {run: title for run, title in engine.titles(runs).items() if inference.is_classifier(run)}
+    return {name: title for name, title in found.items() if _of_photographs(name)}
+
+
+def _of_photographs(name: str) -> bool:
+    spec = tasks.find(card(name).task)
+    return spec.retinal and spec.prepare is not None
+
+
+def card(name: str) -> ClassifierCard:
+    """The card of a classifier."""
+    return inference.card_of(name)
+
+
+@lru_cache(maxsize=engine.MODELS)
+def _classifier(name: str) -> Classifier:
+    return Classifier.from_pretrained(name)
+
+
+def grade(name: str, loaded: Loaded) -> Graded:
+    """Ask a classifier about a photograph; waits while another visitor runs a model."""
+    with engine.one_at_a_time:
+        classifier = _classifier(name)
+        figures = drawing.explained(classifier, loaded.image)
+        first = sorted(figures, key=lambda name: not name.startswith("cam"))  # what a visitor asks first
+        answers = classifier.predict(loaded.image)
+        return Graded(answers, {name: report.png(figures[name]) for name in first})

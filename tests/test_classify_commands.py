@@ -1,0 +1,135 @@
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from retina_seg import io, phantom
+from retina_seg.classify import fundus, painting, studies
+from retina_seg.classify.inference import Classifier
+from retina_seg.cli import app
+from retina_seg.errors import UserError
+
+PATCHES = """
+name: patches
+data: {task: vessel-patches, size: 9}
+preprocess: {colour: green}
+model: {name: small_cnn, arguments: {features: [8, 8]}}
+training: {steps: 150, batch_size: 64, learning_rate: 0.01, validate_every: 150}
+"""
+
+
+@pytest.fixture(scope="module")
+def patch_run(drawn_drive, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("patches")
+    (folder / "patches.yaml").write_text(PATCHES)
+    _run("train", folder / "patches.yaml", "--out", folder / "run", "--data-root", drawn_drive, "--device", "cpu")
+    return folder / "run"
+
+
+def _run(*arguments: object, code: int = 0) -> str:
+    done = CliRunner().invoke(app, ["classify", *map(str, arguments)])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_the_help_lists_the_commands():
+    text = _run("--help")
+    assert all(name in text for name in ("train", "evaluate", "predict", "explain", "paint", "study", "list"))
+    listed = _run("list")
+    assert "vessel-patches" in listed
+    assert "lecun_constrained_2" in listed
+
+
+def test_a_patch_classifier_is_trained_scored_and_paints(patch_run, drawn_drive, tmp_path):
+    assert (patch_run / "curves.png").is_file()
+    text = _run(
+        "evaluate", patch_run, "--data-root", drawn_drive, "--json", tmp_path / "r.json", "--out", tmp_path / "p"
+    )
+    assert "accuracy" in text
+    assert "balanced" in text
+    scored = json.loads((tmp_path / "r.json").read_text())["heads"]["pixel"]["scores"]
+    assert scored["macro_auc"] > 0.8
+    assert len(list((tmp_path / "p").glob("*.png"))) == 3
+
+    classifier = Classifier.from_pretrained(patch_run, "cpu")
+    drawing = phantom.draw(77, width=160, height=150)
+    prob = painting.paint(classifier, drawing.image, drawing.fov)
+    assert prob.shape == drawing.vessels.shape
+    assert not prob[~drawing.fov].any()
+    assert prob[drawing.vessels & drawing.fov].mean() > 1.4 * prob[~drawing.vessels & drawing.fov].mean()
+    # Pixel by pixel, the long way: the patch cut out around it and asked alone.
+    prepared = painting.preprocess.apply(drawing.image, drawing.fov, classifier.settings)
+    around = fundus.padded(prepared.image, 9)
+    y0, x0 = prepared.geometry.box[:2]
+    for y, x in ((60, 70), (75, 40), (90, 100)):
+        patch = around[:, y - y0 : y - y0 + 9, x - x0 : x - x0 + 9]
+        assert classifier.probabilities(patch[None].copy())[0][0, 1] == pytest.approx(prob[y, x], abs=1e-5)
+
+
+def test_what_cannot_be_asked_of_a_patch_classifier_is_said(patch_run, tmp_path):
+    path = tmp_path / "eye.png"
+    io.write_rgb(path, phantom.draw(0, width=200, height=200).image)
+    assert "no single image can ask" in _run("predict", patch_run, path, code=2)
+
+
+def test_digits_are_predicted_and_explained(tmp_path):
+    config = tmp_path / "digits.yaml"
+    config.write_text(
+        "name: digits\ndata: {task: digits, size: 16}\nmodel: {name: small_cnn, arguments: {features: [8, 8]}}\n"
+        "training: {steps: 40, batch_size: 64, learning_rate: 0.01, validate_every: 40}\n"
+    )
+    _run("train", config, "--out", tmp_path / "run", "--device", "cpu")
+    drawn = np.full((32, 32, 3), 255, np.uint8)
+    drawn[4:28, 14:18] = 0
+    io.write_rgb(tmp_path / "one.png", drawn)
+    text = _run("predict", tmp_path / "run", tmp_path / "one.png", "--json", tmp_path / "answers.json")
+    found = json.loads((tmp_path / "answers.json").read_text())["images"][str(tmp_path / "one.png")]["digit"]
+    assert f"digit {found['answer']}" in text
+    assert sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    _run("explain", tmp_path / "run", tmp_path / "one.png", "--out", tmp_path / "explained")
+    assert {path.stem for path in (tmp_path / "explained").glob("*.png")} == {"filters", "features", "cam-digit"}
+
+
+def test_training_is_begun_or_resumed_not_both(tmp_path):
+    for arguments in ((), (tmp_path / "a.yaml", "--resume", tmp_path), ("--resume", tmp_path, "--set", "seed=1")):
+        done = CliRunner().invoke(app, ["classify", "train", *map(str, arguments)])
+        assert isinstance(done.exception, UserError)
+
+
+def test_a_study_is_recorded_goes_on_and_becomes_a_table(tmp_path, monkeypatch):
+    flowers = {"task": "iris"}
+    short = {"steps": 30, "batch_size": 30, "validate_every": 10, "learning_rate": 0.05}
+    arms = (
+        studies.Arm("linear", flowers, "linear", training=short),
+        studies.Arm("MLP", flowers, "mlp", training=short),
+    )
+    study = studies.Study("Flowers", "Two networks.", arms, seeds=2, curve=True)
+    monkeypatch.setattr(studies, "STUDIES", {"flowers": lambda: study})
+    trained = []
+    original = studies._train
+
+    def counted(study, arm, seed, fold, data_root):
+        trained.append((arm.name, seed))
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return original(study, arm, seed, fold, data_root)
+
+    monkeypatch.setattr(studies, "_train", counted)
+    with pytest.raises(KeyboardInterrupt):
+        studies.run("flowers", tmp_path, tmp_path)
+    path = studies.run("flowers", tmp_path, tmp_path)
+    assert trained == [("linear", 0), ("linear", 1), ("MLP", 0), ("MLP", 0), ("MLP", 1)]
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["arm"], row["seed"]) for row in rows] == [("linear", 0), ("linear", 1), ("MLP", 0), ("MLP", 1)]
+    page, picture = studies.write(tmp_path, tmp_path / "RESULTS.md")
+    assert picture.is_file()
+    mean = np.mean([row["scores"]["species"]["accuracy"] for row in rows[:2]])
+    line = next(line for line in page.read_text().splitlines() if line.startswith("| linear |"))
+    assert f"| {mean:.4f} ±" in line
+    assert "| 15 | 90 |" in line
+    with pytest.raises(UserError, match="unknown study 'x': choose one of flowers"):
+        studies.run("x", tmp_path, tmp_path)
+    path.write_text("{}")
+    with pytest.raises(UserError, match="no record of a study"):
+        studies.run("flowers", tmp_path, tmp_path)

@@ -1,0 +1,172 @@
+import gzip
+import struct
+
+import numpy as np
+import pytest
+
+from retina_seg import datasets
+from retina_seg.classify import fundus, tasks
+from retina_seg.classify.tasks import Wanted
+from retina_seg.errors import UserError
+from retina_seg.preprocess import Preprocess
+
+OFFLINE = ("digits", "digits-320", "iris", "petals")
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_sides_share_no_example_and_the_seed_decides(name):
+    one, again, other = (tasks.load(name, Wanted(seed=seed)) for seed in (0, 0, 1))
+    sides = [set(one.part(split).keys) for split in ("train", "val", "test")]
+    assert sum(map(len, sides)) == len(set().union(*sides))
+    assert one.train.keys == again.train.keys != other.train.keys
+    for split in ("train", "val", "test"):
+        part = one.part(split)
+        assert len(part) == len(part.images) == len(part.labels) == len(part.subjects)
+        assert part.images[0].ndim == 3
+        assert part.labels.shape == (len(part), len(one.heads))
+
+
+def test_folds_of_digits_cover_every_digit_once():
+    tested = [tasks.load("digits", Wanted(size=8, fold=fold)).test.keys for fold in range(1, 6)]
+    assert sorted(key for fold in tested for key in fold) == sorted(f"digits:{number}" for number in range(1797))
+
+
+def test_lecun_sized_digits_are_balanced():
+    found = tasks.load("digits-320", Wanted(seed=3))
+    assert (len(found.train), len(found.test)) == (320, 160)
+    assert np.bincount(found.train.labels[:, 0], minlength=10).min() >= 31
+    assert found.train.images[0].shape == (1, 16, 16)
+    assert min(found.train.images[i].min() for i in range(320)) >= 0
+
+
+def test_shifted_digits_are_the_same_digits_elsewhere():
+    plain, moved = (tasks.load("digits", Wanted(size=28, shift=shift)).test for shift in (0, 3))
+    assert plain.keys == moved.keys
+    places = set()
+    for number in range(40):
+        before, after = plain.images[number][0], moved.images[number][0]
+        found = [
+            (dy, dx)
+            for dy in range(-3, 4)
+            for dx in range(-3, 4)
+            if np.array_equal(np.pad(before, 3)[3 - dy : 31 - dy, 3 - dx : 31 - dx], after)
+        ]
+        assert found
+        places.update(found)
+    assert len(places) > 10
+    train = [tasks.load("digits", Wanted(size=28, shift=shift)).train.images[0] for shift in (0, 3)]
+    np.testing.assert_array_equal(*train)
+
+
+def test_a_share_takes_as_much_of_every_class():
+    part = tasks.load("digits", Wanted(size=8)).train
+    some = tasks.few(part, 0.1, seed=0)
+    whole, kept = (np.bincount(one.labels[:, 0], minlength=10) for one in (part, some))
+    np.testing.assert_allclose(kept, whole / 10, atol=0.51)
+    assert set(some.keys) < set(part.keys)
+    place = part.keys.index(some.keys[5])
+    np.testing.assert_array_equal(some.images[5], part.images[place])
+    assert np.bincount(tasks.few(part, 1e-4, seed=0).labels[:, 0]).tolist() == [1] * 10
+
+
+def _idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def test_files_of_mnist(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "MNIST"
+    folder.mkdir()
+    images = {
+        name: rng.integers(0, 256, (count, 28, 28), dtype=np.uint8) for name, count in (("train", 30), ("t10k", 9))
+    }
+    for name, array in images.items():
+        labels = np.arange(len(array), dtype=np.uint8) % 10
+        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(_idx(array)))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(_idx(labels))
+    found = tasks.load("mnist", Wanted(data_root=tmp_path))
+    assert (len(found.train), len(found.val), len(found.test)) == (27, 3, 9)
+    np.testing.assert_allclose(found.test.images[4][0], images["t10k"][4] / 255, atol=1e-6)
+    assert found.val.labels[:, 0].tolist() == [7, 8, 9]
+
+    (folder / "train-labels-idx1-ubyte").write_bytes(b"\x00\x00\x08\x01\x00")
+    with pytest.raises(UserError, match="not a whole idx file"):
+        tasks.load("mnist", Wanted(data_root=tmp_path))
+    with pytest.raises(UserError, match="there is no train-images-idx3-ubyte"):
+        tasks.load("mnist", Wanted(data_root=tmp_path, folder="elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "message"),
+    [
+        ("nothing", Wanted(), "unknown task 'nothing': choose one of digits"),
+        ("digits", Wanted(fold=6), "digits has 5 folds"),
+        ("iris", Wanted(fold=2), "iris has 1 fold"),
+        ("iris", Wanted(size=8), "iris has no images"),
+        ("iris", Wanted(shift=1), "iris has none"),
+    ],
+)
+def test_what_a_task_has_not_is_said(name, wanted, message):
+    with pytest.raises(UserError, match=message):
+        tasks.load(name, wanted)
+
+
+def test_a_digit_on_paper_and_one_of_light_are_prepared_alike():
+    drawn = np.full((40, 40, 3), 255, np.uint8)
+    drawn[10:30, 18:22] = 0
+    how = tasks.find("digits").prepare
+    dark, light = (how(image, (1, 16, 16), Preprocess()) for image in (drawn, 255 - drawn))
+    np.testing.assert_allclose(dark, light, atol=1e-6)
+    assert dark.shape == (1, 16, 16)
+    assert dark[0, 8, 8] > 0.8 > 0.2 > dark[0, 0, 0]
+
+
+def test_strips_are_the_patches_of_all_pixels():
+    image = np.random.default_rng(0).random((3, 11, 9)).astype(np.float32)
+    found = np.concatenate(list(fundus.strips(image, 5, 4)))
+    assert found.shape == (99, 3, 5, 5)
+    around = np.pad(image, ((0, 0), (2, 2), (2, 2)))
+    for y, x in ((0, 0), (4, 8), (10, 3)):
+        np.testing.assert_array_equal(found[9 * y + x], around[:, y : y + 5, x : x + 5])
+        assert found[9 * y + x][0, 2, 2] == image[0, y, x]
+
+
+def test_vessel_patches_are_around_what_they_say(drawn_drive):
+    settings = Preprocess()
+    (head,), parts = fundus.vessel_patches(drawn_drive, 9, settings, 0)
+    assert head.classes == ("background", "vessel")
+    ids = {split: set(part.columns["photograph"]) for split, part in parts.items()}
+    assert not ids["train"] & (ids["test"] | ids["val"])
+    train = parts["train"]
+    background, vessel = np.bincount(train.labels[:, 0])
+    assert background == 16000 >= vessel > 14000  # some drawn eyes have fewer than 1000 vessel pixels
+    rows = {row.key: row for row in datasets.rows("drive")}
+    for number in (0, len(train.keys) // 2, len(train.keys) - 1):
+        key, _, _ = train.keys[number].partition("@")
+        shown = fundus.load_photograph(rows[key], drawn_drive, ("vessels",), settings).for_patches()
+        y, x = map(int, train.keys[number].partition("@")[2].split(","))
+        assert shown.target[0, y, x] == train.labels[number, 0]
+        np.testing.assert_array_equal(train.images[number][:, 4, 4], shown.image[:, y, x])
+
+
+def test_a_prepared_photograph_fills_its_square_or_keeps_its_scale():
+    from retina_seg import phantom
+
+    image = phantom.draw(0).image
+    filled = fundus.prepare(image, (3, 96, 96), Preprocess())
+    assert filled.shape == (3, 96, 96)
+    assert (filled[:, 48] != 0).mean() > 0.9
+    kept = fundus.prepare(image, (3, 400, 400), Preprocess(fov_diameter=200))
+    inside = np.flatnonzero((kept != 0).any(axis=(0, 1)))
+    assert 190 <= np.ptp(inside) <= 230
+    cut = fundus.prepare(image, (3, 64, 64), Preprocess(fov_diameter=200))
+    np.testing.assert_array_equal(cut, kept[:, 168:232, 168:232])
+
+
+def test_grades_leave_out_eyes_that_are_scored(data_root):
+    heads, parts = fundus.grades(data_root, 64, Preprocess(), 0)
+    assert [head.name for head in heads] == ["dr_grade", "dme_risk"]
+    assert (len(parts["train"].keys) + len(parts["val"].keys), len(parts["test"].keys)) == (411, 103)
+    assert "idrid_grade:train/IDRiD_118" not in {*parts["train"].keys, *parts["val"].keys}
+    np.testing.assert_array_equal(np.bincount(parts["test"].labels[:, 0]), [34, 5, 32, 19, 13])
+    assert parts["test"].images[0].shape == (3, 64, 64)

@@ -1,0 +1,283 @@
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from retina_seg import checkpoint, loop
+from retina_seg.classify import evaluation, inference, losses, outputs, tasks, training
+from retina_seg.classify.config import ClassifyConfig, load_config
+from retina_seg.classify.inference import Classifier
+from retina_seg.errors import Interrupted, UserError
+
+IRIS = """
+name: iris
+data: {task: iris}
+model: linear
+training: {steps: 60, batch_size: 30, learning_rate: 0.05, validate_every: 20}
+"""
+DIGITS = """
+name: digits
+data: {task: digits, size: 8}
+model: {name: mlp, arguments: {hidden: [32]}}
+training: {steps: 60, batch_size: 64, learning_rate: 0.01, validate_every: 20}
+"""
+
+
+@pytest.fixture
+def iris(tmp_path):
+    path = tmp_path / "iris.yaml"
+    path.write_text(IRIS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    (folder / "digits.yaml").write_text(DIGITS)
+    training.fit(load_config(folder / "digits.yaml"), folder / "run", folder, device="cpu")
+    return folder / "run"
+
+
+def _config(text: str, **changes: object) -> ClassifyConfig:
+    import yaml
+
+    tree = yaml.safe_load(text)
+    for key, value in changes.items():
+        part, _, name = key.partition("__")
+        tree[part] = {**tree[part], name: value} if name else value
+    return ClassifyConfig.model_validate(tree)
+
+
+def _weights(run):
+    from safetensors.torch import load_file
+
+    return load_file(run / checkpoint.WEIGHTS)
+
+
+def test_learns_digits_and_says_how_well(digits_run):
+    scored = evaluation.evaluate(digits_run, digits_run.parent, device="cpu")
+    head = scored.heads["digit"]
+    assert head.scores["accuracy"] > 0.85
+    assert head.ci95["accuracy"][0] < head.scores["accuracy"] < head.ci95["accuracy"][1]
+    assert scored.leaked == [] == scored.warnings
+    right = [row["digit"]["truth"] == row["digit"]["answer"] for row in scored.per_example]
+    assert np.mean(right) == pytest.approx(head.scores["accuracy"])
+    assert np.trace(head.confusion) == sum(right)
+    assert json.loads(scored.to_json())["n_examples"] == len(right) == 360
+
+
+def test_scores_of_shuffled_answers_are_chance(digits_run):
+    classifier = Classifier.from_pretrained(digits_run, "cpu")
+    part = tasks.load("digits", tasks.Wanted(size=8)).test
+    said = training.outputs(classifier.net, part, "cpu")
+    mixed = np.random.default_rng(0).permutation(len(said))
+    answered = classifier.calibrated(torch.from_numpy(said[mixed]))
+    scores = evaluation.report(classifier.card, part, answered, split="test", columns=()).heads["digit"].scores
+    assert abs(scores["accuracy"] - 0.1) < 0.05
+    assert abs(scores["macro_auc"] - 0.5) < 0.05
+
+
+def test_training_examples_are_a_leak(digits_run):
+    scored = evaluation.evaluate(digits_run, digits_run.parent, split="train", device="cpu")
+    assert len(scored.leaked) == scored.n_examples
+    assert any("LEAK" in one for one in scored.warnings)
+    assert any("not a test score" in one for one in scored.warnings)
+
+
+def test_resumed_equals_uninterrupted(iris, tmp_path):
+    config = load_config(iris)
+    whole = training.fit(config, tmp_path / "whole", tmp_path, device="cpu")
+
+    def stop(progress: loop.Progress) -> None:
+        if progress.step == 33 and not progress.phase:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="retina-seg classify train --resume"):
+        training.fit(config, tmp_path / "run", tmp_path, device="cpu", progress=stop)
+    again = training.fit(config, tmp_path / "run", tmp_path, resume=True, device="cpu")
+    assert again.weights_sha256 == whole.weights_sha256
+    (tmp_path / "run" / checkpoint.CARD).unlink()
+    with pytest.raises(UserError, match="is not finished"):
+        Classifier.from_pretrained(tmp_path / "run", "cpu")
+
+
+def test_every_example_is_seen_once_before_any_comes_again():
+    part = tasks.load("iris", tasks.Wanted()).train
+    stream = training.Stream(part, augment="none", length=270, seed=1)
+    seen = [stream[index]["image"].numpy().tobytes() for index in range(270)]
+    _values, counts = np.unique(np.array(seen), return_counts=True)
+    assert sum(counts) == 270
+    assert set(counts % 3) == {0}
+    assert seen[:90] != seen[90:180]
+    assert seen == [
+        training.Stream(part, augment="none", length=9, seed=1)[i]["image"].numpy().tobytes() for i in range(270)
+    ]
+
+
+def test_a_frozen_body_stays_as_it_is_and_is_part_of_the_weights(digits_run, tmp_path):
+    config = _config(DIGITS, training__start=str(digits_run), training__frozen=True, training__steps=30, seed=5)
+    card = training.fit(config, tmp_path / "run", tmp_path, device="cpu")
+    before, after = _weights(digits_run), _weights(tmp_path / "run")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("body."))
+    assert not any(torch.equal(before[key], after[key]) for key in before if key.startswith("head."))
+    assert card.training["learnt_from"][0]["name"] == "digits"
+    assert Classifier.from_pretrained(tmp_path / "run", "cpu").card.weights_sha256 == card.weights_sha256
+
+
+def test_a_grader_begins_from_a_segmenter(tiny_run, tmp_path):
+    """Only the body's segmenter is taken, and what it has seen counts as seen."""
+    from retina_seg import zoo
+
+    net, card = zoo.load(tiny_run)
+    small = inference.build_model(
+        "lesion_grader",
+        (3, 96, 96),
+        6,
+        arguments={"segmenter": card.model.name, "arguments": card.model.arguments, "targets": 1, "grid": 16},
+    )
+    assert training._start(small, str(tiny_run)).training["images"] == card.training["images"]
+    own = small.get_submodule("body").segmenter.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in net.state_dict().items())
+    image = torch.randn(2, 3, 96, 96)
+    small.eval()
+    with torch.no_grad():
+        maps = small.get_submodule("body")(image)
+        prob = torch.sigmoid(net(image))
+    assert maps.shape == (2, 2, 16, 16)
+    torch.testing.assert_close(maps[:, 0], torch.nn.functional.avg_pool2d(prob, 6)[:, 0].sqrt())
+    torch.testing.assert_close(maps[:, 1], torch.nn.functional.max_pool2d(prob, 6)[:, 0])
+    other = inference.build_model("lesion_grader", (3, 96, 96), 6, arguments={"grid": 16})
+    with pytest.raises(UserError, match="does not fit"):
+        training._start(other, str(tiny_run))
+
+
+def test_full_batch_gradient_descent_by_hand(tmp_path):
+    """One step on all flowers is weight minus rate times the lecture's gradient, the mean of (yhat - y) x."""
+    config = _config(
+        IRIS,
+        training={
+            **{"steps": 1, "batch_size": 90, "optimiser": "sgd", "learning_rate": 0.3, "warmup_steps": 0},
+            **{"weight_decay": 0, "ema": 0, "clip": 1e9, "validate_every": 1},
+        },
+    )
+    part = tasks.load("iris", tasks.Wanted()).train
+    x = torch.from_numpy(np.stack([part.images[i].ravel() for i in range(90)]))
+    x = torch.cat([x, torch.ones(90, 1)], dim=1)
+    torch.manual_seed(0)
+    first = inference.build_model("linear", (4, 1, 1), 3).state_dict()
+    weight = torch.cat([first["head.weight"], first["head.bias"][:, None]], dim=1)
+    stepped = weight - 0.3 * losses.cross_entropy_gradient(x, torch.from_numpy(part.labels[:, 0]), weight)
+    training.fit(config, tmp_path / "run", tmp_path, device="cpu")
+    after = _weights(tmp_path / "run")
+    torch.testing.assert_close(after["head.weight"], stepped[:, :4], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(after["head.bias"], stepped[:, 4], rtol=1e-5, atol=1e-6)
+
+
+def test_the_gradient_by_hand_is_autograds():
+    generator = torch.Generator().manual_seed(0)
+    x, labels = torch.randn(20, 5, generator=generator), torch.arange(20) % 3
+    weight = torch.randn(3, 5, generator=generator, requires_grad=True)
+    losses.cross_entropy(x @ weight.T, labels).backward()
+    torch.testing.assert_close(losses.cross_entropy_gradient(x, labels, weight.detach()), weight.grad)
+
+
+def test_least_squares_finds_the_closed_form(tmp_path):
+    config = _config(
+        IRIS,
+        name="petals",
+        data={"task": "petals"},
+        training={"loss": "least_squares", "steps": 1500, "batch_size": 90, "learning_rate": 0.05, "ema": 0}
+        | {"weight_decay": 0, "validate_every": 1500},
+    )
+    training.fit(config, tmp_path / "run", tmp_path, device="cpu")
+    part = tasks.load("petals", tasks.Wanted()).train
+    x = np.array([part.images[i].ravel() for i in range(90)], np.float64)
+    slope, offset = np.linalg.lstsq(np.hstack([x, np.ones((90, 1))]), part.labels, rcond=None)[0].ravel()
+    found = _weights(tmp_path / "run")
+    assert float(found["head.weight"]) == pytest.approx(slope, abs=2e-3)
+    assert float(found["head.bias"]) == pytest.approx(offset, abs=5e-3)
+    scored = evaluation.evaluate(tmp_path / "run", tmp_path, device="cpu")
+    assert scored.heads["petal_width_cm"].scores["r2"] > 0.8
+
+
+def test_ordinal_outputs_are_probabilities_that_the_loss_makes_true():
+    """The loss of a constant answer is least where it answers the frequencies of the grades."""
+    labels = torch.tensor([0] * 5 + [1] * 2 + [2] * 1 + [3] * 2)
+    said = torch.zeros(1, 3, requires_grad=True)
+    optimiser = torch.optim.LBFGS([said], max_iter=200, tolerance_grad=1e-9)
+
+    def closure():
+        optimiser.zero_grad()
+        value = losses.ordinal(said.expand(10, -1), labels)
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    prob = outputs.probabilities(said.detach(), outputs.ORDINAL)[0]
+    torch.testing.assert_close(prob, torch.tensor([0.5, 0.2, 0.1, 0.2]), atol=1e-3, rtol=0)
+    random = outputs.probabilities(torch.randn(50, 4), outputs.ORDINAL, 1.7)
+    torch.testing.assert_close(random.sum(dim=1), torch.ones(50))
+    assert (random >= 0).all()
+
+
+@pytest.mark.parametrize("kind", [outputs.SOFTMAX, outputs.ORDINAL])
+def test_the_temperature_of_overconfident_outputs_is_found(kind):
+    generator = torch.Generator().manual_seed(0)
+    said = 2 * torch.randn(4000, 3, generator=generator)
+    prob = outputs.probabilities(said, kind)
+    labels = torch.multinomial(prob, 1, generator=generator)[:, 0].numpy()
+    assert training.temperature(3 * said, kind, labels) == pytest.approx(3, rel=0.1)
+
+
+def test_class_weights_make_rare_classes_count_alike():
+    weights = training._class_weights(np.array([0] * 8 + [1] * 2), 3)
+    assert weights.tolist() == pytest.approx([10 / 24, 10 / 6, 0])
+    said, labels = torch.tensor([[1.0, -1.0, 0.0]]).expand(10, 3), torch.tensor([0] * 8 + [1] * 2)
+    each = [float(losses.cross_entropy(said[:1], torch.tensor([label]))) for label in (0, 1)]
+    assert float(losses.cross_entropy(said, labels, weights)) == pytest.approx(np.mean(each))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training__loss": "hinge"}, "unknown loss 'hinge'"),
+        ({"training__loss": "ordinal", "data": {"task": "petals"}}, "petal_width_cm is a number: use least_squares"),
+        ({"data": {"task": "petals"}}, "petal_width_cm is a number"),
+        ({"model": "lenet_5"}, "LeNet-5 reads images of 28 x 28"),
+        ({"model": "linear", "training__frozen": True}, "learns nothing"),
+        ({"training__augment": "flips"}, "vectors of 4 features cannot be"),
+        ({"training__start": "nowhere"}, "there is no classifier or finished run"),
+        ({"data": {"task": "idrid-grade", "size": 64}}, "is missing"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_anything_is_written(changes, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        training.fit(_config(IRIS, **changes), tmp_path / "run", tmp_path, device="cpu")
+    assert not (tmp_path / "run" / checkpoint.WEIGHTS).exists()
+
+
+def test_unknown_splits_columns_and_models_are_said(digits_run):
+    with pytest.raises(UserError, match="choose train, val or test"):
+        evaluation.evaluate(digits_run, digits_run, split="all")
+    with pytest.raises(UserError, match="has no column grade: it has none"):
+        evaluation.evaluate(digits_run, digits_run, columns=["grade"])
+    with pytest.raises(UserError, match="packaged classifiers are"):
+        evaluation.evaluate("nothing", digits_run)
+
+
+def test_predicts_a_drawn_digit(digits_run):
+    from sklearn.datasets import load_digits
+
+    classifier = Classifier.from_pretrained(digits_run, "cpu")
+    found = load_digits()
+    right = 0
+    for number in range(20):
+        image = np.repeat((found.images[number] * 15.9).astype(np.uint8)[..., None], 3, axis=2)
+        (answer,) = classifier.predict(np.kron(image, np.ones((5, 5, 1), np.uint8)))
+        assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        right += answer.answer == str(found.target[number])
+    assert right >= 16  # of 20; chance is 2
