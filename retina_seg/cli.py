@@ -440,13 +440,15 @@ def models_list() -> None:
 
 @models.command("show")
 def models_show(name: Annotated[str, typer.Argument(help="Packaged model or run folder.")]) -> None:
-    """The whole card of a model as JSON.
+    """The whole card of a model or classifier as JSON.
 
     Example: `retina-seg models show vessels-drive`
     """
     from retina_seg import zoo
+    from retina_seg.classify import inference
 
-    terminal.console.print_json(zoo.card(name).model_dump_json())
+    card = inference.card_of(name) if inference.is_classifier(name) else zoo.card(name)
+    terminal.console.print_json(card.model_dump_json())
 
 
 @models.command("verify")
@@ -456,13 +458,15 @@ def models_verify() -> None:
     Example: `retina-seg models verify`
     """
     from retina_seg import zoo
+    from retina_seg.classify import inference
 
     problems = zoo.verify()
-    for name, problem in problems.items():
+    classifiers = inference.verify()
+    for name, problem in (*problems.items(), *classifiers.items()):
         terminal.console.print(f"{name}: {problem or 'sound'}", highlight=False, soft_wrap=True)
     if not problems:
         raise UserError("no model is packaged with this installation: reinstall retina-seg")
-    raise typer.Exit(2 if any(problems.values()) else 0)
+    raise typer.Exit(2 if any((*problems.values(), *classifiers.values())) else 0)
 
 
 if __name__ == "__main__":

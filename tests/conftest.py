@@ -144,3 +144,29 @@ def dictionary_run(tmp_path_factory: pytest.TempPathFactory, drawn_drive: Path) 
     run = tmp_path_factory.mktemp("runs") / "atoms"
     fit(config, run, drawn_drive, device="cpu")
     return run
+
+
+@pytest.fixture(scope="session")
+def grader_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of a small grader of photographs with random weights."""
+    import torch
+
+    from retina_seg import checkpoint
+    from retina_seg.classify import fundus, inference
+
+    folder = tmp_path_factory.mktemp("grades") / "grader"
+    folder.mkdir()
+    arguments = {"grid": 16, "features": 4, "targets": 2, "arguments": {"width": 8}}
+    card = inference.ClassifierCard(
+        name="grader",
+        parameters=1,
+        task="idrid-grade",
+        heads={head.name: head.classes for head in (fundus.GRADE, fundus.OEDEMA)},
+        outputs="ordinal",
+        model={"name": "lesion_grader", "in_shape": (3, 128, 128), "arguments": arguments},
+        preprocess={"colour": "rgb"},
+        limits=("Knows nothing: its weights are random.",),
+    )
+    torch.manual_seed(0)
+    checkpoint.save_model(inference.build(card), card, folder / checkpoint.WEIGHTS, folder / checkpoint.CARD)
+    return folder

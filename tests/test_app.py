@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from retina_seg import Segmenter, phantom, zoo
 from retina_seg.errors import UserError
-from retina_seg.viewer import engine, launch, numbers, opened
+from retina_seg.viewer import engine, graders, launch, numbers, opened
 from retina_seg.viewer.opened import Loaded
 
 MODEL = zoo.DEFAULT
@@ -463,6 +463,27 @@ def test_a_dictionary_is_explained(app, eyes, dictionary_run, monkeypatch):
     middle = f"Chosen: row {height // 2}, column {width // 2}."
     for expected in ("Which atoms voted here?", middle, "no map of disease"):
         assert expected in text
+
+
+def test_a_photograph_is_graded_and_the_reader_warned(app, eyes, grader_run, monkeypatch):
+    monkeypatch.setenv(launch.RUNS, str(grader_run))
+    page = go(app.run(), "grade")
+    assert "Open a photograph on the left first." in words(page)
+    assert "must not decide about anybody's care" in words(page)
+    assert page.selectbox(key="model").options == zoo.names()  # a classifier finds nothing in photographs
+    page.selectbox(key="classifier").select(str(grader_run)).run()
+    button(go(page, ""), "Drawn eye A").click().run()
+    go(page, "grade")
+    page.selectbox(key="classifier").select(str(grader_run)).run()
+    assert not page.error
+    found = graders.grade(str(grader_run), Loaded(eyes[1].image, None, {}))
+    assert [metric.label for metric in page.metric] == list(graders.TITLES.values())
+    assert all(metric.value in "01234" for metric in page.metric)
+    tabs = [tab.label for tab in page.tabs]
+    assert len(tabs) == len(found.figures)
+    assert tabs[:2] == [f"Looked at: {title}" for title in graders.TITLES.values()]
+    assert "not calibrated" in words(page)
+    assert "its weights are random" in words(page)
 
 
 def test_results_show_the_reports_of_the_first_model_and_offer_all(app):

@@ -281,3 +281,43 @@ def test_predicts_a_drawn_digit(digits_run):
         assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
         right += answer.answer == str(found.target[number])
     assert right >= 16  # of 20; chance is 2
+
+
+def test_a_packaged_classifier_is_listed_sound_and_the_same(digits_run, tmp_path, monkeypatch):
+    inference.package(digits_run, {"name": "mini", "limits": ["Digits only."]}, tmp_path)
+    monkeypatch.setattr(inference, "FOLDER", tmp_path)
+    assert inference.names() == ["mini"]
+    assert inference.verify() == {"mini": ""}
+    card = inference.card_of("mini")
+    assert card.limits == ("Digits only.",)
+    assert card.weights_sha256 == inference.card_of(digits_run).weights_sha256
+    (tmp_path / "mini.safetensors").write_bytes(b"changed")
+    assert "was changed or damaged" in inference.verify()["mini"]
+
+
+def test_a_grader_answers_every_question_and_knows_what_it_is(grader_run, tiny_run):
+    from retina_seg import phantom
+
+    classifier = Classifier.from_pretrained(grader_run, "cpu")
+    answers = classifier.predict(phantom.draw(1).image)
+    assert [one.question for one in answers] == ["dr_grade", "dme_risk"]
+    assert [len(one.probabilities) for one in answers] == [5, 3]
+    for one in answers:
+        assert sum(one.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert one.answer == max(one.probabilities, key=one.probabilities.get)
+    assert inference.is_classifier(grader_run)
+    assert not inference.is_classifier(tiny_run)
+    assert not inference.is_classifier("vessels")
+
+
+def test_what_a_body_has_learnt_from_is_not_watched(data_root):
+    """The packaged `lesions` has seen nine validation photographs of the grades, and three test ones."""
+    from retina_seg import zoo
+
+    images = zoo.card("lesions").training["images"]
+    learning = tasks.load("idrid-grade", tasks.Wanted(data_root=data_root, size=64))
+    counts = {split: len(tasks.seen("idrid-grade", learning.part(split), images)) for split in ("train", "val", "test")}
+    assert counts == {"train": 37, "val": 9, "test": 3}
+    assert set(tasks.seen("idrid-grade", learning.test, images)) == {
+        f"idrid_grade:test/IDRiD_{number}" for number in ("088", "089", "091")
+    }

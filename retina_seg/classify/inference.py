@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from retina_seg import checkpoint, zoo
+from retina_seg import checkpoint, io, zoo
 from retina_seg.checkpoint import BaseCard
 from retina_seg.classify import tasks
 from retina_seg.classify.models import build_model
@@ -101,6 +101,30 @@ def files(name: str | Path) -> tuple[Path, Path]:
         raise UserError(f"the run {folder} is not finished: go on with `retina-seg classify train --resume {folder}`")
     known = ", ".join(names()) or "none"
     raise UserError(f"there is no classifier or finished run {str(name)!r}: packaged classifiers are {known}")
+
+
+def package(run: Path, updates: Mapping[str, object], folder: Path = FOLDER) -> ClassifierCard:
+    """Copy a finished run's weights and card into `folder`; the card's fields are replaced by `updates`."""
+    weights, path = files(run)
+    original = checkpoint.read_any_card(path, ClassifierCard)
+    finished = ClassifierCard.model_validate({**original.model_dump(), **updates})
+    io.make_folder(folder)
+    with io.atomic(folder / f"{finished.name}{zoo.SUFFIX}") as temporary:
+        temporary.write_bytes(weights.read_bytes())
+    checkpoint.write_card(finished, folder / f"{finished.name}.json")
+    return finished
+
+
+def verify() -> dict[str, str]:
+    """Load every packaged classifier; name -> "" where all is sound, else what is wrong."""
+    problems = {}
+    for name in names():
+        try:
+            Classifier.from_pretrained(name, "cpu")
+            problems[name] = ""
+        except UserError as error:
+            problems[name] = str(error)
+    return problems
 
 
 def is_classifier(name: str | Path) -> bool:
