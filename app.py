@@ -637,6 +637,8 @@ def grade_page(session: Session, choices: Choices, look: Look) -> None:
         return
     with st.spinner(f"Grading {plain(photograph.name)}", show_time=True):
         graded = session.graded(photograph, name)
+    for text in graded.doubts:
+        st.warning(plain(text))
     card = graders.card(name)
     for column, answer in zip(st.columns(len(graded.answers)), graded.answers, strict=True):
         with column:

@@ -121,7 +121,12 @@ def read_card(path: Path) -> Card:
 def read_any_card(path: Path, kind: type[AnyCard]) -> AnyCard:
     """`read_card` of any kind of network."""
     try:
-        return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        other = "heads" if kind is Card else "targets"  # what only the other kind of card has
+        if isinstance(found, dict) and other in found:
+            what = "a classifier: use `retina-seg classify`" if kind is Card else "a model that segments, no classifier"
+            raise UserError(f"{path} is the card of {what}")
+        return kind.model_validate(found)
     except FileNotFoundError:
         raise UserError(f"there is no model card {path}: is the training finished?") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:

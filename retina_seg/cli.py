@@ -430,12 +430,16 @@ def models_list() -> None:
     Example: `retina-seg models list`
     """
     from retina_seg import zoo
+    from retina_seg.classify import inference
 
     rows = [
         (name, ", ".join(card.targets), f"{card.parameters:,}", card.headline(), card.description)
         for name, card in ((name, zoo.card(name)) for name in zoo.names())
     ]
     terminal.table(("model", "finds", "parameters", "scores", "description"), rows)
+    graders = ((name, inference.card_of(name)) for name in inference.names())
+    answers = [(name, ", ".join(card.heads), f"{card.parameters:,}", card.description) for name, card in graders]
+    terminal.table(("classifier", "answers", "parameters", "description"), answers)
 
 
 @models.command("show")

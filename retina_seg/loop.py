@@ -144,6 +144,8 @@ def fit(
 
     try:
         accelerator.wait_for_everyone()  # all have seen an empty folder before the first one writes to it
+        if state is not None:
+            task.net.load_state_dict(state["net"])  # a task may look at its data with the network
         task.prepare(say, fresh=state is None)
         trainer = _Training(accelerator, task.net, config.training, [task.loss(one) for one in config.training.plan()])
         data = [
@@ -183,6 +185,7 @@ def _facts(config: RunConfig, trainer: "_Training") -> dict[str, Any]:
     return {
         "config": config.model_dump(mode="json"),
         "steps": trainer.step,
+        **({"best_step": trainer.best_step} if trainer.best else {}),
         "seconds": round(trainer.seconds),
         "device": trainer.device,
         "processes": trainer.accelerator.num_processes,
@@ -277,7 +280,7 @@ class _Training:
         self.device = accelerator.device.type
         self.stop_asked: Callable[[], bool] = lambda: False
         self.stopped = False
-        self.best_score, self.waited = -math.inf, 0
+        self.best_score, self.best_step, self.waited = -math.inf, 0, 0
         self.best: dict[str, Tensor] = {}
         self.clear_loss()
 
@@ -338,8 +341,8 @@ class _Training:
             return self.net(image).float()
         except ValueError as error:  # of batch norm, where one value is left to take mean and deviation of
             raise UserError(
-                f"the network cannot be trained on {tuple(image.shape)} (patches, channels, height, width): {error}; "
-                "raise training.batch_size or training.patch_size"
+                f"the network cannot be trained on {tuple(image.shape)} (examples, channels, height, width): {error}; "
+                "raise training.batch_size, or the size of what it reads"
             ) from None
 
     @property
@@ -362,7 +365,7 @@ class _Training:
         if not self.training.patience:
             return
         if score > self.best_score:
-            self.best_score, self.waited = score, 0
+            self.best_score, self.best_step, self.waited = score, self.step, 0
             self.best = {key: value.detach().clone() for key, value in self.averaged_network().state_dict().items()}
         else:
             self.waited += 1
@@ -393,7 +396,12 @@ class _Training:
             "optimiser": self.optimiser.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else {},
             "random": torch.get_rng_state(),
-            "best": {"score": self.best_score, "waited": self.waited, "weights": self.best},
+            "best": {
+                "score": self.best_score,
+                "step": self.best_step,
+                "waited": self.waited,
+                "weights": self.best,
+            },
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -407,7 +415,8 @@ class _Training:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
         if best := state.get("best"):  # states of an earlier version have none
-            self.best_score, self.waited, self.best = best["score"], best["waited"], best["weights"]
+            self.best_score, self.best_step = best["score"], best["step"]
+            self.waited, self.best = best["waited"], best["weights"]
 
 
 def learning_rate(stage: Schedule, step: int) -> float:

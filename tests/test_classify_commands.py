@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,7 +71,17 @@ def test_a_patch_classifier_is_trained_scored_and_paints(patch_run, drawn_drive,
 def test_what_cannot_be_asked_of_a_patch_classifier_is_said(patch_run, tmp_path):
     path = tmp_path / "eye.png"
     io.write_rgb(path, phantom.draw(0, width=200, height=200).image)
-    assert "no single image can ask" in _run("predict", patch_run, path, code=2)
+    done = CliRunner().invoke(app, ["classify", "predict", str(patch_run), str(path)])
+    assert isinstance(done.exception, UserError)
+    assert "no single image can ask" in str(done.exception)
+
+
+def test_pictures_that_are_no_photographs_are_graded_with_a_warning(grader_run, tmp_path):
+    blue = tmp_path / "blue.png"
+    io.write_rgb(blue, np.ascontiguousarray(phantom.draw(0, width=400, height=400).image[..., ::-1]))
+    _run("predict", grader_run, blue, "--json", tmp_path / "a.json")
+    said = json.loads((tmp_path / "a.json").read_text())["images"][str(blue)]
+    assert any("fundus" in text for text in said["warnings"])
 
 
 def test_digits_are_predicted_and_explained(tmp_path):
@@ -88,7 +99,11 @@ def test_digits_are_predicted_and_explained(tmp_path):
     assert f"digit {found['answer']}" in text
     assert sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     _run("explain", tmp_path / "run", tmp_path / "one.png", "--out", tmp_path / "explained")
-    assert {path.stem for path in (tmp_path / "explained").glob("*.png")} == {"filters", "features", "cam-digit"}
+    drawn = {path.stem for path in (tmp_path / "explained").glob("*.png")}
+    assert drawn == {"filters", "features", "cam-digit"}
+    _run("explain", tmp_path / "run", tmp_path / "one.png", "--out", tmp_path / "explained", "--unit", 1)
+    assert (tmp_path / "explained" / "activating.png").is_file()
+    assert "turns the order of the two round" in _run("evaluate", tmp_path / "run", "--against", tmp_path / "run")
 
 
 def test_training_is_begun_or_resumed_not_both(tmp_path):
@@ -133,3 +148,11 @@ def test_a_study_is_recorded_goes_on_and_becomes_a_table(tmp_path, monkeypatch):
     path.write_text("{}")
     with pytest.raises(UserError, match="no record of a study"):
         studies.run("flowers", tmp_path, tmp_path)
+
+
+def test_the_published_page_is_made_of_the_published_records(tmp_path, monkeypatch):
+    """Nobody edits it by hand: `make results` writes it."""
+    root = Path(__file__).resolve().parents[1] / "configs" / "classify"
+    monkeypatch.setattr(studies, "_draw", lambda record, path: None)
+    page, *_ = studies.write(root / "results", tmp_path / "RESULTS.md")
+    assert page.read_text(encoding="utf-8") == (root / "RESULTS.md").read_text(encoding="utf-8")

@@ -92,6 +92,9 @@ def test_files_of_mnist(tmp_path):
     (folder / "train-labels-idx1-ubyte").write_bytes(b"\x00\x00\x08\x01\x00")
     with pytest.raises(UserError, match="not a whole idx file"):
         tasks.load("mnist", Wanted(data_root=tmp_path))
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(b"junk")
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        tasks.load("mnist", Wanted(data_root=tmp_path))
     with pytest.raises(UserError, match="there is no train-images-idx3-ubyte"):
         tasks.load("mnist", Wanted(data_root=tmp_path, folder="elsewhere"))
 

@@ -250,6 +250,10 @@ def test_class_weights_make_rare_classes_count_alike():
         ({"model": "lenet_5"}, "LeNet-5 reads images of 28 x 28"),
         ({"model": "linear", "training__frozen": True}, "learns nothing"),
         ({"training__augment": "flips"}, "vectors of 4 features cannot be"),
+        ({"model": "mlp", "training__frozen": True}, "give training.start or a file of weights"),
+        ({"preprocess": {"colour": "green"}}, "iris has no photographs"),
+        ({"data": {"task": "iris", "folder": "x"}}, "iris has no files"),
+        ({"data": {"task": "digits", "size": 8, "shift": 8}}, "moves digits of 8 px away"),
         ({"training__start": "nowhere"}, "there is no classifier or finished run"),
         ({"data": {"task": "idrid-grade", "size": 64}}, "is missing"),
     ],
@@ -277,7 +281,7 @@ def test_predicts_a_drawn_digit(digits_run):
     right = 0
     for number in range(20):
         image = np.repeat((found.images[number] * 15.9).astype(np.uint8)[..., None], 3, axis=2)
-        (answer,) = classifier.predict(np.kron(image, np.ones((5, 5, 1), np.uint8)))
+        (answer,) = classifier.predict(np.kron(image, np.ones((5, 5, 1), np.uint8))).answers
         assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
         right += answer.answer == str(found.target[number])
     assert right >= 16  # of 20; chance is 2
@@ -299,7 +303,7 @@ def test_a_grader_answers_every_question_and_knows_what_it_is(grader_run, tiny_r
     from retina_seg import phantom
 
     classifier = Classifier.from_pretrained(grader_run, "cpu")
-    answers = classifier.predict(phantom.draw(1).image)
+    answers = classifier.predict(phantom.draw(1).image).answers
     assert [one.question for one in answers] == ["dr_grade", "dme_risk"]
     assert [len(one.probabilities) for one in answers] == [5, 3]
     for one in answers:
@@ -321,3 +325,86 @@ def test_what_a_body_has_learnt_from_is_not_watched(data_root):
     assert set(tasks.seen("idrid-grade", learning.test, images)) == {
         f"idrid_grade:test/IDRiD_{number}" for number in ("088", "089", "091")
     }
+
+
+def test_a_frozen_body_from_a_file_is_the_same_after_an_interruption(tmp_path, monkeypatch):
+    """The features are computed anew when a run goes on: with the body of the run, not with a random one."""
+    from collections import OrderedDict
+
+    from retina_seg.classify import models
+
+    def random_body(in_shape, outputs, *, weights=""):
+        body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16))
+        if weights:
+            body.load_state_dict(torch.load(weights))
+        return torch.nn.Sequential(OrderedDict(body=body, head=torch.nn.Linear(16, outputs)))
+
+    monkeypatch.setitem(models.MODELS, "from_file", random_body)
+    torch.manual_seed(7)
+    torch.save(random_body((1, 8, 8), 1).get_submodule("body").state_dict(), tmp_path / "body.pth")
+    model = {"name": "from_file", "arguments": {"weights": str(tmp_path / "body.pth")}}
+    config = _config(DIGITS, model=model, training__frozen=True)
+    whole = training.fit(config, tmp_path / "whole", tmp_path, device="cpu")
+
+    def stop(progress: loop.Progress) -> None:
+        if progress.step == 33 and not progress.phase:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        training.fit(config, tmp_path / "run", tmp_path, device="cpu", progress=stop)
+    again = training.fit(config, tmp_path / "run", tmp_path, resume=True, device="cpu")
+    assert again.weights_sha256 == whole.weights_sha256
+
+
+def test_a_start_that_has_seen_what_would_be_watched_is_refused(digits_run, tmp_path):
+    known = training.fit(_config(DIGITS, data__fit=["train", "val"]), tmp_path / "a", tmp_path, device="cpu")
+    assert set(known.training["images"]) > set(inference.card_of(digits_run).training["images"])
+    with pytest.raises(UserError, match="has seen all but 0 of the 288 examples"):
+        training.fit(_config(DIGITS, training__start=str(tmp_path / "a")), tmp_path / "b", tmp_path, device="cpu")
+    # Of another fold some of the validation digits are new, and only those are watched.
+    other = training.fit(
+        _config(DIGITS, data__fold=2, training__start=str(digits_run)), tmp_path / "c", tmp_path, device="cpu"
+    )
+    seen = inference.seen_by(inference.card_of(digits_run))
+    assert 10 <= int(other.temperature_source.split()[0]) < 288
+    assert set(other.training["watched_images"]) > set(inference.card_of(digits_run).training["watched_images"])
+    scored = evaluation.evaluate(tmp_path / "c", tmp_path, device="cpu")
+    assert set(scored.leaked) <= set(seen)
+    assert len(scored.leaked) > 200
+    (warning,) = scored.warnings
+    assert f"and {len(scored.leaked) - 5} more" in warning
+
+
+def test_models_of_the_other_kind_are_named(digits_run, tiny_run, tmp_path):
+    from retina_seg import zoo
+
+    with pytest.raises(UserError, match="is the card of a classifier: use `retina-seg classify`"):
+        zoo.load(digits_run)
+    with pytest.raises(UserError, match="is the card of a model that segments"):
+        Classifier.from_pretrained(tiny_run)
+    with pytest.raises(UserError, match="vessels is a model that segments"):
+        Classifier.from_pretrained("vessels")
+    (tmp_path / checkpoint.CARD).write_text("{")
+    assert not inference.is_classifier(tmp_path)
+
+
+def test_reversed_subgroups_are_said(digits_run):
+    """Two models on different examples: the kidney stones of Charig 1986 as answers."""
+    card = inference.card_of(digits_run).model_copy(update={"heads": {"healed": ("no", "yes")}, "outputs": "softmax"})
+
+    def scored(name, small, large):
+        right = np.array(
+            [True] * small[0] + [False] * (small[1] - small[0]) + [True] * large[0] + [False] * (large[1] - large[0])
+        )
+        prob = np.where(right[:, None], [0.1, 0.9], [0.9, 0.1]).astype(np.float32)
+        keys = tuple(f"{name}{number}" for number in range(len(right)))
+        groups = ("small",) * small[1] + ("large",) * large[1]
+        part = tasks.Labelled(prob, np.ones((len(right), 1), np.int64), keys, keys, {"stones": groups})
+        own = card.model_copy(update={"name": name})
+        return evaluation.report(own, part, [prob], split="test", columns=("stones",))
+
+    a, b = scored("A", (81, 87), (192, 263)), scored("B", (234, 270), (55, 80))
+    (said,) = evaluation.reversals(a, b)
+    assert "A is worse than B in total" in said
+    assert all(figure in said for figure in ("81/87", "192/263", "234/270", "55/80"))
+    assert evaluation.reversals(a, a) == []

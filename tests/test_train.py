@@ -372,7 +372,7 @@ def test_thresholds_can_be_left_to_the_training_images(tiny_config, drawn_drive,
 
 def test_one_pixel_has_no_standard_deviation(tiny_config, drawn_drive, tmp_path):
     settings = ["model={name: folded_unet, arguments: {width: 4}}", "training.batch_size=1"]
-    with pytest.raises(UserError, match=r"raise training\.batch_size or training\.patch_size"):
+    with pytest.raises(UserError, match=r"raise training\.batch_size, or the size"):
         train.fit(load_config(tiny_config, settings), tmp_path / "run", drawn_drive, device="cpu")
     # Nothing was saved, so the folder is free.
     train.fit(load_config(tiny_config, ["training.steps=2"]), tmp_path / "run", drawn_drive, device="cpu")

@@ -77,7 +77,8 @@ def train(
     from retina_seg import report
 
     terminal.files([run / checkpoint.WEIGHTS, run / checkpoint.CARD, *report.draw_log(run)])
-    last = checkpoint.read_log(run)[-1]
+    log = checkpoint.read_log(run)
+    last = next((one for one in log if one["step"] == card.training.get("best_step")), log[-1])
     scores = ", ".join(f"{name} {last[name]:.4f}" for name in last if name.endswith(("accuracy", "rmse")))
     text = f"{card.parameters:,} parameters; {scores} of the watched examples"
     terminal.console.print(text, soft_wrap=True, highlight=False)
@@ -88,6 +89,9 @@ def evaluate(
     model: Model,
     split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
     by: Annotated[list[str] | None, typer.Option(help="Column that splits the scores; may be repeated.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Another classifier of the task: say where subgroups reverse their order.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the whole report here.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for confusion, ROC and reliability as pictures.")] = None,
     data_root: DataRoot = Path("data"),
@@ -103,6 +107,19 @@ def evaluate(
     with terminal.working("answering"):
         scored = evaluation.evaluate(model, data_root, split=split, columns=by or (), device=device)
     show(scored)
+    try:
+        kept = evaluation.keep(scored, model)
+    except OSError as error:  # somebody else's run: the scores stand all the same
+        terminal.note(str(error))
+    else:
+        terminal.files([kept] if kept else [])
+    if against is not None:
+        with terminal.working("answering"):
+            other = evaluation.evaluate(against, data_root, split=split, columns=by or (), device=device)
+        show(other)
+        said = evaluation.reversals(scored, other)
+        for line in said or ["no subgroup turns the order of the two round"]:
+            terminal.note(line)
     if json is not None:
         io.write_text(json, scored.to_json())
         terminal.files([json])
@@ -110,12 +127,6 @@ def evaluate(
         from retina_seg.classify import drawing
 
         terminal.files(drawing.draw_report(scored, out))
-    try:
-        kept = evaluation.keep(scored, model)
-    except OSError as error:  # somebody else's run: the scores stand all the same
-        terminal.note(str(error))
-    else:
-        terminal.files([kept] if kept else [])
 
 
 def show(scored: "evaluation.ClassReport") -> None:  # type: ignore[name-defined]  # noqa: F821
@@ -156,22 +167,31 @@ def predict(
     Example: `retina-seg classify predict dr-grade eye.jpg`
     """
     from retina_seg import io
-    from retina_seg.classify import fundus
+    from retina_seg.classify import fundus, tasks
     from retina_seg.classify.inference import Classifier
 
     classifier = Classifier.from_pretrained(model, device)
+    if tasks.find(classifier.card.task).prepare is None:
+        raise UserError(f"{model} answers {classifier.card.task}, which no single image can ask")
     found, failed = {}, 0
     for path in io.find_images(inputs):
         try:
-            answers = classifier.predict(fundus.read_any(path))
+            said = classifier.predict(fundus.read_any(path))
         except UserError as error:
             terminal.note(f"{path}: {error}")
             failed += 1
             continue
-        found[str(path)] = {one.question: {"answer": one.answer, "probabilities": one.probabilities} for one in answers}
-        for one in answers:
+        found[str(path)] = {
+            **{one.question: {"answer": one.answer, "probabilities": one.probabilities} for one in said.answers},
+            "warnings": [doubt.text for doubt in said.doubts],
+        }
+        for one in said.answers:
             sure = ", ".join(f"{name} {value:.2f}" for name, value in one.probabilities.items())
             terminal.console.print(f"{path}: {one.question} {one.answer} ({sure})", soft_wrap=True, highlight=False)
+        for doubt in said.doubts:
+            terminal.note(f"{path}: {doubt.text}")
+    if tasks.find(classifier.card.task).retinal:
+        terminal.note("research use only: not a medical device, not for diagnosis")
     if json is not None:
         io.write_json(json, {"model": classifier.card.name, "research_use_only": True, "images": found})
         terminal.files([json])
@@ -183,17 +203,26 @@ def explain(
     model: Model,
     image: Annotated[Path, typer.Argument(metavar="IMAGE")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("explained"),
+    unit: Annotated[
+        int | None, typer.Option(help="Also the test images' patches that activate this map of a layer most.")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Of the unit; default the last with maps.")] = None,
+    data_root: DataRoot = Path("data"),
     device: Device = "auto",
 ) -> None:
     """Draw what a classifier looks at: filters, feature maps, class activation maps.
 
-    Example: `retina-seg classify explain dr-grade eye.jpg --out explained`
+    Example: `retina-seg classify explain runs/lenet-5 seven.png --unit 3 --layer body.c3 --out explained`
     """
     from retina_seg.classify import drawing, fundus
     from retina_seg.classify.inference import Classifier
 
     classifier = Classifier.from_pretrained(model, device)
     terminal.files(drawing.draw_explained(classifier, fundus.read_any(image), out))
+    if unit is not None:
+        with terminal.working("looking through the test images"):
+            path = drawing.draw_activating(classifier, data_root, out, unit, layer)
+        terminal.files([path])
 
 
 @app.command()
@@ -236,9 +265,7 @@ def write_studies() -> list[Path]:
 @app.command()
 def study(
     name: Annotated[str, typer.Argument(help="An unknown name lists all.")],
-    folder: Annotated[Path, typer.Option("--results", help="Folder for the records.")] = Path(
-        "configs/results/classify"
-    ),
+    folder: Annotated[Path, typer.Option("--results", help="Folder for the records.")] = STUDIES,
     data_root: DataRoot = Path("data"),
 ) -> None:
     """Run one of the comparisons of RESULTS.md anew: what it trains, how often and on what is in `studies`.

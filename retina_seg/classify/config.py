@@ -33,11 +33,11 @@ class ClassifyData(config._Strict):
 class ClassifyTraining(Schedule):
     """How the weights of a classifier are found.
 
-    `frozen` trains the head alone, on what the body makes of the images; `class_weights` weighs every class by the
-    inverse of its frequency.
+    `frozen` trains the head alone, on what the body makes of the images, which `augment` then mirrors and turns;
+    `class_weights` weighs every class by the inverse of its frequency.
     """
 
-    batch_size: int = Field(32, ge=1, description="examples a step; more than there are: all of them once a step")
+    batch_size: int = Field(32, ge=1, description="examples a step")
     loss: str = "cross_entropy"
     learning_rate: float = Field(1e-3, gt=0)
     warmup_steps: int = Field(20, ge=0)

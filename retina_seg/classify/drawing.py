@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retina_seg import explain, figures, io, report
-from retina_seg.classify import measures
+from retina_seg.classify import evaluation, measures
 from retina_seg.classify.evaluation import ClassReport, HeadReport
 from retina_seg.classify.inference import Answer, Classifier
 from retina_seg.classify.outputs import ORDINAL, Head, width
 from retina_seg.errors import UserError
+
+_LOOKED_THROUGH = 300
 
 
 def draw_report(scored: ClassReport, out: Path) -> list[Path]:
@@ -67,6 +69,16 @@ def explained(classifier: Classifier, image: NDArray[np.uint8]) -> dict[str, Any
         drawn[f"cam-{head.name}"] = figures.activation_overlay(prepared, cam, title=title)
         first += width(head, classifier.card.outputs)
     return drawn
+
+
+def draw_activating(classifier: Classifier, data_root: str | Path, out: Path, unit: int, layer: str | None) -> Path:
+    """Draw the patches of the first test images that activate a unit most; UserError as `explain.activating`."""
+    part = evaluation.part_of(classifier.card, data_root, "test")
+    images = part.take(np.arange(min(len(part), _LOOKED_THROUGH))).images
+    found = explain.activating(classifier.net, images, unit, layer=layer)
+    path = io.make_folder(out) / "activating.png"
+    report.save(figures.activating_grid(found), path)
+    return path
 
 
 def _asked(head: Head, answer: Answer, kind: str) -> tuple[list[int], str]:

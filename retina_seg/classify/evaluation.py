@@ -20,9 +20,11 @@ from retina_seg.classify.config import ClassifyConfig
 from retina_seg.classify.inference import Classifier
 from retina_seg.classify.outputs import Head
 from retina_seg.errors import UserError
+from retina_seg.subgroups import simpson
 
 REPORTS = "reports"
 _RESAMPLES = 1000
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def evaluate(
     *,
     split: str = "test",
     columns: Sequence[str] = (),
+    leave_out: Sequence[str] = (),
     device: str = "auto",
 ) -> ClassReport:
     """Score a packaged classifier or run folder on the test (or val, train) examples of its task.
@@ -87,6 +90,7 @@ def evaluate(
     Parameters
     ----------
     columns : of the task, by which scores are split too; all of them where none is named.
+    leave_out : images whose examples are not scored, by their keys or those of others of the same eye.
 
     Raises
     ------
@@ -97,27 +101,39 @@ def evaluate(
     card = classifier.card
     if split not in ("train", "val", "test"):
         raise UserError(f"there is no split {split!r}: choose train, val or test")
-    config = ClassifyConfig.model_validate(card.training["config"])
-    part = tasks.load(card.task, training.wanted(config, data_root)).part(split)
+    part = part_of(card, data_root, split)
+    if leave_out:
+        out = set(tasks.seen(card.task, part, leave_out))
+        part = part.take(np.array([i for i, key in enumerate(part.keys) if key not in out], np.int64))
     if unknown := set(columns) - set(part.columns):
         known = ", ".join(part.columns) or "none"
         raise UserError(f"{card.task} has no column {', '.join(sorted(unknown))}: it has {known}")
     said = training.outputs(classifier.net, part, classifier.device)
     answered = classifier.calibrated(torch.from_numpy(said))
-    leaked = tasks.seen(card.task, part, card.training.get("images", ()))
+    leaked = tasks.seen(card.task, part, inference.seen_by(card))
     warnings = []
     if "images" not in card.training:
         warnings.append(f"{card.name}: training examples unknown, not checked whether it saw these")
     if split != "test":
         warnings.append(f"scored on split {split!r}: not a test score")
     if leaked:
+        named = ", ".join(leaked[:_NAMED]) + (f" and {len(leaked) - _NAMED} more" if len(leaked) > _NAMED else "")
+        same = " or from others of the same eye" if tasks.find(card.task).retinal else ""
         warnings.append(
-            f"LEAK: {card.name} learnt from {len(leaked)} of the {len(part)} scored examples or from others of the "
-            f"same eye ({', '.join(leaked)}): the scores without them are the ones to quote"
+            f"LEAK: {card.name} learnt from {len(leaked)} of the {len(part)} scored examples, chose its temperature or "
+            f"last step on them{same} ({named}): the scores without them are the ones to quote"
         )
     return report(
         card, part, answered, split=split, columns=columns or tuple(part.columns), leaked=leaked, warnings=warnings
     )
+
+
+def part_of(card: inference.ClassifierCard, data_root: str | Path, split: str) -> tasks.Labelled:
+    """The test, val or train examples of a classifier's task; UserError where its card does not say which."""
+    if "config" not in card.training:
+        raise UserError(f"the card of {card.name} does not hold its configuration: its examples are not known")
+    config = ClassifyConfig.model_validate(card.training["config"])
+    return tasks.load(card.task, training.wanted(config, data_root)).part(split)
 
 
 def report(
@@ -165,7 +181,7 @@ def report(
 
 
 def keep(scored: ClassReport, model: str | Path) -> Path | None:
-    """Store the report in its run folder, and its scores on the card; None for packaged classifiers."""
+    """Store the report in its run folder; None for packaged classifiers."""
     if str(model) in inference.names():
         return None
     path = Path(model) / REPORTS / f"{scored.task}-{scored.split}.json"
@@ -174,13 +190,29 @@ def keep(scored: ClassReport, model: str | Path) -> Path | None:
     return path
 
 
-def summary(scored: ClassReport) -> dict[str, Any]:
-    """What a card says of a report."""
-    found: dict[str, Any] = {name: one.scores for name, one in scored.heads.items()}
-    found |= {"joint": {"accuracy": scored.joint}} if len(scored.heads) > 1 else {}
-    return {"all": found, "n": scored.n_examples} | (
-        {"without leaks": scored.clean, "leaked": scored.leaked} if scored.leaked else {}
-    )
+def reversals(one: ClassReport, other: ClassReport) -> list[str]:
+    """Where the order of two classifiers in total is reversed in the subgroups of a column, in sentences.
+
+    Of every question and column that both have. UserError for reports of different tasks.
+    """
+    if one.task != other.task:
+        raise UserError(f"{one.model} answers {one.task}, {other.model} {other.task}: they cannot be compared")
+    found = []
+    for name in one.heads:
+        for column in one.heads[name].subgroups:
+            groups = [scored.heads[name].subgroups.get(column, {}) for scored in (one, other)]
+            names = sorted(set(groups[0]) | set(groups[1]))
+            counts = [
+                [
+                    round(group[key][0] * (group[key][1] if right else 1)) if key in group and group[key][0] else 0
+                    for key in names
+                ]
+                for group in groups
+                for right in (True, False)
+            ]
+            said = simpson(counts[0], counts[1], counts[2], counts[3], names, models=(one.model, other.model))
+            found += [f"{name} by {column}: {said}"] if said else []
+    return found
 
 
 def _head(

@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from retina_seg import checkpoint, io, zoo
+from retina_seg import checkpoint, io, quality, zoo
 from retina_seg.checkpoint import BaseCard
 from retina_seg.classify import tasks
 from retina_seg.classify.models import build_model
 from retina_seg.classify.outputs import VALUE, Head, probabilities, split, width
+from retina_seg.config import PreprocessConfig
 from retina_seg.errors import UserError
+from retina_seg.fov import find_fov
 from retina_seg.inference import choose_device
 from retina_seg.preprocess import Preprocess
+from retina_seg.quality import Doubt
 
 FOLDER = zoo.FOLDER / "classifiers"
 _AT_ONCE = 256
@@ -46,14 +49,14 @@ class ClassifierCard(BaseCard):
     outputs : "softmax", "ordinal" or "value" (`outputs.probabilities`).
     temperatures : question -> what its outputs are divided by, so that probabilities are frequencies.
     temperature_source : which examples chose them, "" where none did.
-    scores : question -> score -> value on the test examples.
+    scores : which test examples -> question -> score -> value, and "joint" for all questions at once.
     """
 
     task: str
     heads: dict[str, tuple[str, ...]]
     outputs: str
     model: ClassifierModel
-    preprocess: dict[str, Any] = Field(default_factory=dict)
+    preprocess: PreprocessConfig = PreprocessConfig()
     temperatures: dict[str, float] = Field(default_factory=dict)
     temperature_source: str = ""
 
@@ -99,6 +102,8 @@ def files(name: str | Path) -> tuple[Path, Path]:
         return folder / checkpoint.WEIGHTS, folder / checkpoint.CARD
     if (folder / checkpoint.STATE).is_file():
         raise UserError(f"the run {folder} is not finished: go on with `retina-seg classify train --resume {folder}`")
+    if str(name) in zoo.names():
+        raise UserError(f"{name} is a model that segments: use it with `retina-seg predict`, without `classify`")
     known = ", ".join(names()) or "none"
     raise UserError(f"there is no classifier or finished run {str(name)!r}: packaged classifiers are {known}")
 
@@ -127,17 +132,34 @@ def verify() -> dict[str, str]:
     return problems
 
 
+def seen_by(card: BaseCard) -> list[str]:
+    """What a model has learnt from, or what chose its thresholds, temperatures or last step; [] if it does not say."""
+    training = card.training
+    return [key for part in ("images", "threshold_images", "watched_images") for key in training.get(part, ())]
+
+
 def is_classifier(name: str | Path) -> bool:
     """Whether a packaged model or run folder of this name is of a classifier."""
     if str(name) in names():
         return True
-    path = Path(name) / checkpoint.CARD
-    return path.is_file() and "heads" in json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads((Path(name) / checkpoint.CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and "heads" in found
 
 
 def card_of(name: str | Path) -> ClassifierCard:
     """The card of a packaged classifier or of a run folder."""
     return checkpoint.read_any_card(files(name)[1], ClassifierCard)
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The answers about an image, and of a photograph what makes them doubtful (`quality`)."""
+
+    answers: tuple[Answer, ...]
+    doubts: tuple[Doubt, ...]
 
 
 class Classifier:
@@ -146,13 +168,13 @@ class Classifier:
     Examples
     --------
     >>> grader = Classifier.from_pretrained("dr-grade")
-    >>> grade, oedema = grader.predict(io.read_image("eye.jpg"))
+    >>> grade, oedema = grader.predict(io.read_image("eye.jpg")).answers
     """
 
     def __init__(self, net: nn.Module, card: ClassifierCard, device: str = "auto") -> None:
         self.device = choose_device(device)
         self.net, self.card = net.eval().to(self.device), card
-        self.settings = Preprocess(**card.preprocess)
+        self.settings = Preprocess(**card.preprocess.model_dump())
 
     @classmethod
     def from_pretrained(cls, name: str | Path, device: str = "auto") -> "Classifier":
@@ -168,9 +190,12 @@ class Classifier:
             raise UserError(f"{self.card.name} answers {self.card.task}, which no single image can ask")
         return how(image, self.card.model.in_shape, self.settings)
 
-    def predict(self, image: NDArray[np.uint8]) -> list[Answer]:
-        """The answer to every question about an image uint8 (H, W, 3)."""
-        return self.answers(self.prepare(image))
+    def predict(self, image: NDArray[np.uint8]) -> Classified:
+        """The answer to every question about an image uint8 (H, W, 3), and doubts about a photograph."""
+        answers = tuple(self.answers(self.prepare(image)))
+        if not tasks.find(self.card.task).retinal:
+            return Classified(answers, ())
+        return Classified(answers, tuple(quality.of_photograph(image, find_fov(image))))
 
     def answers(self, prepared: NDArray[np.float32]) -> list[Answer]:
         """The answer to every question about a prepared image float32 (C, h, w)."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from retina_seg import datasets, evaluate, io, metrics, preprocess
 from retina_seg.classify import fundus
-from retina_seg.classify.inference import Classifier
+from retina_seg.classify.inference import Classifier, seen_by
 from retina_seg.datasets import Sample
 from retina_seg.errors import UserError
 from retina_seg.manifest import Row
@@ -26,8 +26,7 @@ def paint(classifier: Classifier, image: NDArray[np.uint8], fov: NDArray[np.bool
 
     Raises UserError for a classifier of another task.
     """
-    if classifier.card.task != TASK:
-        raise UserError(f"{classifier.card.name} answers {classifier.card.task}: only {TASK} can be painted with")
+    _check(classifier)
     prepared = preprocess.apply(image, fov, classifier.settings)
     side = classifier.card.model.in_shape[1]
     width, inside = prepared.image.shape[2], prepared.fov
@@ -72,15 +71,17 @@ def score(
             io.write_mask(save_to / f"{row.id}_mask.png", prediction.prob[0] >= threshold)
             io.write_probability(save_to / f"{row.id}_prob.tif", prediction.prob[0])
 
+    _check(classifier)
     if save_to is not None:
         io.make_folder(save_to)
-    threshold, count = _threshold(classifier, data_root)
+    threshold, source = _threshold(classifier, data_root)
+    silent = "images" not in classifier.card.training
     candidate = evaluate.Candidate(
         name=classifier.card.name,
         predict=predict,
         threshold=threshold,
-        threshold_source=f"highest pooled Dice on {count} validation images, not trained on",
-        trained_on=frozenset(key.partition("@")[0] for key in classifier.card.training["images"]),
+        threshold_source=source,
+        trained_on=None if silent else frozenset(seen_by(classifier.card)),
         weights_sha256=classifier.card.weights_sha256,
         provenance={"device": classifier.device, "parameters": classifier.card.parameters},
     )
@@ -88,8 +89,13 @@ def score(
     return found["vessels"], float(np.mean(seconds))
 
 
-def _threshold(classifier: Classifier, data_root: str | Path) -> tuple[float, int]:
-    """The threshold of highest Dice on the validation photographs of DRIVE, and how many they are."""
+def _check(classifier: Classifier) -> None:
+    if classifier.card.task != TASK:
+        raise UserError(f"{classifier.card.name} answers {classifier.card.task}: only {TASK} can be painted with")
+
+
+def _threshold(classifier: Classifier, data_root: str | Path) -> tuple[float, str]:
+    """The threshold of highest Dice on the validation photographs of DRIVE, and in words where it is from."""
     rows = rows_of(["drive"], ["val"])
     histograms = []
     for row in rows:
@@ -97,4 +103,7 @@ def _threshold(classifier: Classifier, data_root: str | Path) -> tuple[float, in
         image = datasets.load(row, data_root).image
         prob = paint(classifier, image, shown.fov)
         histograms.append(metrics.score_histogram(prob, shown.truth[0], shown.fov))
-    return round(metrics.best_threshold_from_histogram(np.sum(histograms, axis=0))[0], 4), len(rows)
+    learnt = {row.key for row in rows} & set(classifier.card.training.get("images", ()))
+    beside = "also learnt from" if learnt else "not trained on"
+    value = round(metrics.best_threshold_from_histogram(np.sum(histograms, axis=0))[0], 4)
+    return value, f"highest pooled Dice on {len(rows)} validation images, {beside}"

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from sklearn.svm import SVC
 
-from retina_seg import checkpoint, figures, io, report
-from retina_seg.classify import evaluation, tasks, training
+from retina_seg import checkpoint, figures, io, report, zoo
+from retina_seg.classify import evaluation, inference, tasks, training
 from retina_seg.classify.config import ClassifyConfig
 from retina_seg.classify.inference import card_of
 from retina_seg.errors import UserError
@@ -65,6 +65,7 @@ class Study:
     seeds : how often each is trained.
     folds : the folds of the task, each with seed 0, in the place of seeds.
     curve : also keep how loss and score went, for a picture.
+    without_seen_by : packaged model; no arm is scored on what it has seen.
     """
 
     title: str
@@ -73,6 +74,7 @@ class Study:
     seeds: int = 3
     folds: int = 0
     curve: bool = False
+    without_seen_by: str = ""
 
     def runs(self) -> list[tuple[Arm, int, int]]:
         """(arm, seed, fold or 0) of every training."""
@@ -90,7 +92,10 @@ def _lecun() -> Study:
     return Study(
         "LeCun 1989: what constraints buy",
         "The five networks of Generalization and network design strategies, 320 digits of 16 x 16 to learn from and "
-        "160 to be scored on, ten draws of them; AdamW in the place of 1989's gradient descent.",
+        "160 to be scored on, ten draws of them; AdamW in the place of 1989's gradient descent. Links (2570, 3240, "
+        "1226, 2266, 5194) and weights are as many as published. The published order of accuracy comes out, but for "
+        "the first two networks, whose difference is within their spread, only where training digits are turned and "
+        "moved: scikit-learn's lie straight in their frame, and a single layer does well on them.",
         tuple(
             Arm(one.replace("_", " ") + text, {"task": "digits-320", "size": 16}, f"lecun_{one}", training=given)
             for text, given in ways
@@ -104,13 +109,14 @@ def _networks() -> Study:
     both = {"fit": ["train", "val"]}
     small, large = {"task": "digits", "size": 8, **both}, {"task": "digits", "size": 28, **both}
     turned = {"augment": "written"}
-    longer = {"steps": 2000, "batch_size": 64, "learning_rate": 3e-3}
+    quick = {"steps": 1000, "learning_rate": 1e-2}
+    longer = {"steps": 800, "batch_size": 64, "learning_rate": 3e-3}
     arms = [
-        Arm("linear, least squares", small, "linear", training={"loss": "least_squares"}),
-        Arm("linear, logistic", small, "linear"),
-        Arm("quadratic features, logistic", small, "polynomial"),
+        Arm("linear, least squares", small, "linear", training={**quick, "loss": "least_squares"}),
+        Arm("linear, logistic", small, "linear", training=quick),
+        Arm("quadratic features, logistic", small, "polynomial", training=quick),
         *(Arm(name, small, svm=given) for name, given in _SVM.items()),
-        Arm("MLP, 128 hidden", small, "mlp"),
+        Arm("MLP, 128 hidden", small, "mlp", training=quick),
         Arm("MLP, 256 and 128 hidden", large, "mlp", {"hidden": [256, 128]}, longer),
         Arm("LeNet-5", large, "lenet_5", training=longer),
         Arm("LeNet-5, digits turned and moved", large, "lenet_5", training={**longer, **turned}),
@@ -156,7 +162,7 @@ def _shift() -> Study:
     return Study(
         "MLP and CNN: shifted digits, fewer labels",
         "What locality, shared weights and invariance to translation buy: an MLP and a smaller CNN, trained on digits "
-        "that are not moved.",
+        "that are not moved. With two digits of each class they buy nothing: the MLP is ahead there.",
         tuple(arms),
     )
 
@@ -191,7 +197,8 @@ def _optimisers() -> Study:
     ]
     return Study(
         "Ways downhill",
-        "One MLP on digits by each rule, its learning rate the best of a few on validation digits.",
+        "One MLP on digits by each rule, with a learning rate that is usual for it and was not searched for; "
+        "each falls along half a cosine.",
         tuple(arms),
         seeds=1,
         curve=True,
@@ -200,10 +207,10 @@ def _optimisers() -> Study:
 
 def _transfer() -> Study:
     data = {"task": "idrid-grade", "size": 528}
-    settings = {"fov_diameter": 512}
+    alike = {"steps": 100, "batch_size": 8, "loss": "ordinal", "augment": "flips", "precision": "bf16"}
     ways: tuple[tuple[str, Mapping[str, Any]], ...] = (
         ("from scratch", {}),
-        ("frozen body", {"start": "lesions", "frozen": True, "steps": 300}),
+        ("frozen body", {"start": "lesions", "frozen": True}),
         ("fine-tuned", {"start": "lesions", "learning_rate": 5e-4}),
     )
     arms = [
@@ -211,26 +218,19 @@ def _transfer() -> Study:
             f"{name}, {share:.0%} of the labels",
             {**data, "share": share},
             "lesion_grader",
-            training={
-                "steps": 60,
-                "batch_size": 8,
-                "loss": "ordinal",
-                "augment": "flips",
-                "precision": "bf16",
-                "validate_every": 300,
-                **given,
-            },
-            preprocess=settings,
+            training={**alike, "validate_every": 100, **given},
+            preprocess={"fov_diameter": 512},
         )
         for name, given in ways
         for share in (0.01, 0.05, 0.1, 0.5, 1.0)
     ]
     return Study(
         "Transfer: grades of retinopathy from a network that knows lesions",
-        "The grader at 512 px of field of view: all of it from random weights, its body frozen as the packaged "
-        "`lesions` has it, or the whole fine-tuned from there. Photographs that `lesions` has seen are left out.",
+        "The grader at 512 px of field of view, 100 steps of 8 photographs: all of it from random weights, its body "
+        "frozen as the packaged `lesions` has it, or the whole fine-tuned from there. All are scored without the "
+        "photographs that `lesions` has seen.",
         tuple(arms),
-        seeds=1,
+        without_seen_by="lesions",
     )
 
 
@@ -264,7 +264,7 @@ def run(name: str, data_root: str | Path, folder: Path, *, progress: Callable[[i
         found = _svm(arm, seed, fold, data_root) if arm.svm is not None else _train(study, arm, seed, fold, data_root)
         rows.append({"arm": arm.name, "seed": seed, "fold": fold, **found, "identity": identity})
         rows.sort(key=lambda row: wanted.index(row["identity"]))
-        io.write_json(path, {"study": name, "title": study.title, "about": study.about, "rows": rows})
+        io.write_json(path, {"study": name, "rows": rows})
     if progress:
         progress(len(planned), len(planned))
     return path
@@ -281,7 +281,8 @@ def _train(study: Study, arm: Arm, seed: int, fold: int, data_root: str | Path) 
         folder = Path(temporary) / "run"
         training.fit(arm.config(seed, fold), folder, data_root, device="cpu")
         seconds = time.perf_counter() - started
-        scored = evaluation.evaluate(folder, data_root, device="cpu")
+        images = inference.seen_by(zoo.card(study.without_seen_by)) if study.without_seen_by else ()
+        scored = evaluation.evaluate(folder, data_root, device="cpu", leave_out=images)
         log = checkpoint.read_log(folder) if study.curve else []
         card = card_of(folder)
     found = {name: scored.clean.get(name, head.scores) for name, head in scored.heads.items()}
@@ -336,12 +337,12 @@ def write(folder: Path, out: Path) -> list[Path]:
     for name in STUDIES:
         if not (path := folder / f"{name}.json").is_file():
             continue
-        record = _read(path)
-        parts.append(_section(record))
+        record, study = _read(path), STUDIES[name]()
+        parts.append(_section(study, record))
         if any(row["log"] for row in record["rows"]):
             pictures.append(folder / f"{name}.png")
             _draw(record, pictures[-1])
-            parts.append(f"![{record['title']}]({folder.name}/{name}.png)")
+            parts.append(f"![{study.title}]({folder.name}/{name}.png)")
     io.write_text(out, "\n\n".join(parts) + "\n")
     return [out, *pictures]
 
@@ -356,7 +357,7 @@ def _draw(record: Mapping[str, Any], path: Path) -> None:
     io.write_bytes(path, report.png(figure))
 
 
-def _section(record: Mapping[str, Any]) -> str:
+def _section(study: Study, record: Mapping[str, Any]) -> str:
     """Title, what it is, and the table: mean and standard deviation over seeds or folds."""
     arms: dict[str, list[Mapping[str, Any]]] = {}
     for row in record["rows"]:
@@ -372,11 +373,9 @@ def _section(record: Mapping[str, Any]) -> str:
     titles = [
         score.replace("_", " ") if len(first) == 1 else f"{head} {score.replace('_', ' ')}" for head, score in shown
     ]
-    lines = [f"## {record['title']}", "", record["about"], ""]
-    lines += [
-        f"| | parameters | {' | '.join(titles)} | trainings | seconds |",
-        "| --- | ---: |" + " ---: |" * (len(titles) + 2),
-    ]
+    lines = [f"## {study.title}", "", study.about, ""]
+    lines += [f"| | parameters | examples | {' | '.join(titles)} | trainings | seconds |"]
+    lines += ["| --- |" + " ---: |" * (len(titles) + 4)]
     for name, rows in arms.items():
         cells = [_spread([row["scores"][head].get(score) for row in rows]) for head, score in shown]
         seconds = np.mean([row["seconds"] for row in rows])

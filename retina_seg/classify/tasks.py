@@ -4,6 +4,7 @@ No network. Retinal tasks are read in fundus; what may be wrong with their sets 
 """
 
 import gzip
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -193,7 +194,10 @@ def _idx(folder: Path, name: str) -> NDArray[np.uint8]:
     """An array of MNIST's file format (idx), compressed or not; UserError where it is missing or something else."""
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
-            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            try:
+                content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            except (OSError, EOFError, zlib.error) as error:
+                raise UserError(f"{path} cannot be unpacked ({error}): get it again") from None
             dimensions = content[3] if content[:3] == b"\x00\x00\x08" and len(content) > 3 else 0
             start = 4 + 4 * dimensions
             shape = np.frombuffer(content[4:start].ljust(start - 4, b"\xff"), ">u4").astype(int)
@@ -217,6 +221,10 @@ def _mnist(wanted: Wanted) -> LearningSet:
         parts.append(_labelled(pixels, labels.astype(np.int64), f"{folder.name}-{name}"))
     everything, test = parts
     classes = tuple(str(number) for number in range(1 + int(max(everything.labels.max(), test.labels.max()))))
+    if len(everything) < 10:
+        raise UserError(
+            f"{folder} has {len(everything)} training images: a tenth is watched, so at least 10 are needed"
+        )
     border = len(everything) - len(everything) // 10
     train, val = everything.take(np.arange(border)), everything.take(np.arange(border, len(everything)))
     return LearningSet((Head("digit", classes),), train, val, _shifted(test, wanted.shift))
@@ -313,6 +321,12 @@ def load(name: str, wanted: Wanted) -> LearningSet:
         raise UserError(f"data.fold is {wanted.fold}: {name} has {spec.folds} fold{'s' * (spec.folds > 1)}")
     if wanted.shift and spec.prepare is not _prepare_digit:
         raise UserError(f"data.shift moves digits: {name} has none; leave it out")
+    if wanted.shift >= (wanted.size or spec.size):
+        raise UserError(f"data.shift is {wanted.shift} px: that moves digits of {wanted.size or spec.size} px away")
+    if wanted.folder and name != "mnist":
+        raise UserError(f"data.folder: {name} has no files of its own; leave it out")
+    if not spec.retinal and wanted.preprocess != Preprocess():
+        raise UserError(f"preprocess: {name} has no photographs; leave it out")
     if wanted.size and spec.size == 1:
         raise UserError(f"data.size: {name} has no images; leave it out")
     return spec.load(wanted)

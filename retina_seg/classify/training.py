@@ -30,6 +30,8 @@ from retina_seg.preprocess import Preprocess
 
 _VALUES_AT_ONCE = 4_000_000  # of the images that a network looks at together, 16 MB
 _MOST_AT_ONCE = 256
+_FEWEST_WATCHED = 10
+_OF_FEATURES = ("none", "flips")
 _LARGEST_LOG_TEMPERATURE = math.log(20)
 
 
@@ -80,6 +82,7 @@ class Stream(Examples):
 
     def __init__(self, part: Labelled, *, augment: str, length: int, seed: int) -> None:
         self.part, self.length, self.seed = part, length, seed
+        self._round, self._order = -1, np.zeros(0, np.int64)
         shape = part.images[0].shape
         if augment != "none" and shape[1] == 1:
             raise UserError(f"training.augment is {augment!r}, and vectors of {shape[0]} features cannot be: use none")
@@ -92,7 +95,10 @@ class Stream(Examples):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """`image` float32 (C, h, w) and `labels` (heads,)."""
         round_, place = divmod(index, len(self.part))
-        number = int(np.random.default_rng([self.seed, round_]).permutation(len(self.part))[place])
+        if round_ != self._round:
+            self._round = round_
+            self._order = np.random.default_rng([self.seed, round_]).permutation(len(self.part))
+        number = int(self._order[place])
         image = self.part.images[number]
         if self._augmenter:
             middle = image.shape[1] // 2, image.shape[2] // 2
@@ -145,7 +151,7 @@ class _Classification:
         self.config, self._device = config, choose_device(device)
         self._loss = get_loss(config.training.loss)
         self.kind = OUTPUTS[config.training.loss]
-        data, spec = config.data, tasks.find(config.data.task)
+        data = config.data
         self._data = tasks.load(data.task, wanted(config, data_root))
         self.heads = self._data.heads
         if (bad := [head.name for head in self.heads if not head.classes]) and self.kind != VALUE:
@@ -165,9 +171,10 @@ class _Classification:
             heads={head.name: head.classes for head in self.heads},
             outputs=self.kind,
             model=ClassifierModel(name=config.model.name, in_shape=self.shape, arguments=config.model.arguments),
-            preprocess=wanted(config, data_root).preprocess.to_dict() if spec.retinal else {},
+            preprocess=config.preprocess,
         )
         self.net: nn.Module = inference.build(self._card, pretrained=pretrained and not config.training.start)
+        self._parameters = count_parameters(self.net)
         self._earlier = _start(self.net, config.training.start) if config.training.start else None
         self.learnt_from: Sequence[Mapping[str, str]] = (
             [{"name": self._earlier.name, "weights_sha256": self._earlier.weights_sha256}] if self._earlier else []
@@ -175,6 +182,13 @@ class _Classification:
         if config.training.frozen:
             if not any(True for _ in self.net.get_submodule("body").parameters()):
                 raise UserError(f"training.frozen: the body of {config.model.name} learns nothing; leave it out")
+            if not config.training.start and not config.model.arguments.get("weights"):
+                raise UserError("training.frozen keeps the body as it is: give training.start or a file of weights")
+            if config.training.augment not in _OF_FEATURES:
+                raise UserError(
+                    f"training.augment is {config.training.augment!r}: what a frozen body makes of the images can be "
+                    f"augmented by {' or '.join(_OF_FEATURES)} only"
+                )
             self.net = _HeadOnly(self.net)
 
     def prepare(self, say: Callable[[str], None], *, fresh: bool) -> None:
@@ -188,9 +202,13 @@ class _Classification:
         if self._earlier and not set(self._monitor.keys) & set(self._fit.keys):
             # What the body was trained on it sees better than what is new: that would make the head look too sure.
             known = set(tasks.seen(data.task, self._monitor, self._earlier.training.get("images", ())))
-            self._monitor = self._monitor.take(
-                np.array([i for i, key in enumerate(self._monitor.keys) if key not in known])
-            )
+            unseen = np.array([i for i, key in enumerate(self._monitor.keys) if key not in known], np.int64)
+            if len(unseen) < _FEWEST_WATCHED:
+                raise UserError(
+                    f"training.start: {self._earlier.name} has seen all but {len(unseen)} of the {len(self._monitor)} "
+                    "examples that would be watched: give another seed or fold, or start from another model"
+                )
+            self._monitor = self._monitor.take(unseen)
         if isinstance(self.net, _HeadOnly):
             say("looking at the images with the frozen body")
             self._fit, self._monitor = (self.net.features(one, self._device) for one in (self._fit, self._monitor))
@@ -241,20 +259,26 @@ class _Classification:
             said = torch.from_numpy(outputs(net, self._monitor, device))
             for number, (head, one) in enumerate(zip(self.heads, split(said, self.heads, self.kind), strict=True)):
                 temperatures[head.name] = round(temperature(one, self.kind, _answers(self._monitor, number)), 3)
-        seen = list(self._fit.keys)
-        training: dict[str, Any] = {**facts, "images": seen, "learnt_from": [dict(one) for one in self.learnt_from]}
+        # A photograph of which 2,000 patches are learnt from is named once.
+        seen, watched = (
+            list(dict.fromkeys(key.partition("@")[0] for key in part.keys)) for part in (self._fit, self._monitor)
+        )
+        training: dict[str, Any] = {**facts, "images": seen, "watched_images": watched}
         if self._earlier is not None:
-            if "images" in self._earlier.training:
-                training["images"] = list(dict.fromkeys([*seen, *self._earlier.training["images"]]))
+            training["learnt_from"] = [dict(one) for one in self.learnt_from]
+            before = self._earlier.training
+            chosen = [*before.get("threshold_images", ()), *before.get("watched_images", ())]
+            training["watched_images"] = list(dict.fromkeys([*watched, *chosen]))
+            if "images" in before:
+                training["images"] = list(dict.fromkeys([*seen, *before["images"]]))
             else:
                 del training["images"]
+        source = f"{len(self._monitor)} validation examples, not learnt from" if temperatures else ""
         return self._card.model_copy(
             update={
-                "parameters": count_parameters(inference.build(self._card)),
+                "parameters": self._parameters,
                 "temperatures": temperatures,
-                "temperature_source": f"{len(self._monitor)} validation examples, not learnt from"
-                if temperatures
-                else "",
+                "temperature_source": source,
                 "training": training,
             }
         )

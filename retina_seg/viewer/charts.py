@@ -63,7 +63,7 @@ def probabilities(answers: Mapping[str, float], meanings: Mapping[str, str]) -> 
         .mark_bar(color=COLOURS[0])
         .encode(
             x=altair.X("probability:Q", scale=altair.Scale(domain=(0, 1)), axis=altair.Axis(format="%")),
-            y=altair.Y("answer:N", sort=None, title=None, axis=altair.Axis(labelLimit=220)),
+            y=altair.Y("answer:N", sort=None, title=None, axis=altair.Axis(labelLimit=220, labelOverlap=False)),
             tooltip=["answer:N", altair.Tooltip("probability:Q", format=".1%")],
         )
     )
@@ -130,7 +130,7 @@ def distribution(reports: Reports, metric: str) -> altair.LayerChart:
         x=altair.X(
             f"{metric}:Q", scale=altair.Scale(zero=False), title=f"{TITLES.get(metric, metric)}; the line is the mean"
         ),
-        y=altair.Y("report:N", title=None, axis=altair.Axis(labelLimit=220)),
+        y=altair.Y("report:N", title=None, axis=altair.Axis(labelLimit=220, labelOverlap=False)),
         color=_colour(reports, legend=False),
     )
     dots = base.mark_circle(size=70, opacity=0.7).encode(

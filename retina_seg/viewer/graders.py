@@ -24,12 +24,13 @@ MEANINGS: dict[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Graded:
-    """What a classifier says of a photograph, and what it looks at.
+    """What a classifier says of a photograph, what makes that doubtful, and what it looks at.
 
     `figures` are those of `drawing.explained` as PNG, by name.
     """
 
     answers: Sequence[Answer]
+    doubts: Sequence[str]
     figures: Mapping[str, bytes]
 
 
@@ -61,5 +62,6 @@ def grade(name: str, loaded: Loaded) -> Graded:
         classifier = _classifier(name)
         figures = drawing.explained(classifier, loaded.image)
         first = sorted(figures, key=lambda name: not name.startswith("cam"))  # what a visitor asks first
-        answers = classifier.predict(loaded.image)
-        return Graded(answers, {name: report.png(figures[name]) for name in first})
+        said = classifier.predict(loaded.image)
+        doubts = [doubt.text for doubt in said.doubts]
+        return Graded(said.answers, doubts, {name: report.png(figures[name]) for name in first})

@@ -114,6 +114,25 @@ def test_a_click_asks_which_atoms_voted_there(visit, photographs, picture_folder
     page.screenshot(path=picture_folder / "viewer-explain.png")
 
 
+def test_the_grade_page_shows_answers_and_what_they_rest_on(visit, photographs, picture_folder):
+    visitor = visit()
+    page = visitor.page
+    visitor.drop(photographs / "eye_0.png")
+    visitor.result()
+    page.get_by_role("link", name="Grade").click()
+    page.get_by_text("must not decide about anybody's care").wait_for()
+    page.get_by_test_id("stMetric").nth(1).wait_for(timeout=120_000)
+    page.locator(".vega-embed canvas, .vega-embed svg").nth(1).wait_for()
+    visitor.settle()
+    page.wait_for_timeout(1000)
+    assert page.get_by_role("tab").count() >= 3
+    page.screenshot(path=picture_folder / "viewer-grade.png")
+    page.get_by_role("tabpanel").first.get_by_role("img").scroll_into_view_if_needed()
+    page.screenshot(path=picture_folder / "viewer-grade-looked-at.png")
+    page.get_by_text("What this classifier cannot do").click()
+    page.get_by_text("Research use only").first.wait_for()
+
+
 def test_the_about_page_names_limits_and_terms(visit):
     visitor = visit()
     visitor.page.get_by_role("link", name="About").click()
