@@ -193,15 +193,17 @@ def reliability_diagram(confidence: ArrayLike, accuracy: ArrayLike, count: Array
     return figure
 
 
-def compared(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], xlabel: str, ylabel: str) -> "Figure":
-    """Curves of several runs in one picture: name -> (x, y)."""
+def compared(
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]], xlabel: str, ylabel: str, *, xscale: str = "linear"
+) -> "Figure":
+    """Curves of several runs in one picture: name -> (x, y); `xscale` is "linear" or "log"."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.subplots()
     for name, (x, y) in curves.items():
         axes.plot(x, y, marker=".", label=name)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale)
     if curves:
         axes.legend(fontsize="small")
     plain(axes)

@@ -353,7 +353,7 @@ def _draw(record: Mapping[str, Any], path: Path) -> None:
     for row in record["rows"]:
         a_pass = row["examples"] / row["identity"]["config"]["training"]["batch_size"]
         curves[row["arm"]] = ([one["step"] / a_pass for one in row["log"]], [one["loss"] for one in row["log"]])
-    figure = figures.compared(curves, "passes over the training digits", "training loss")
+    figure = figures.compared(curves, "passes over the training digits", "training loss", xscale="log")
     io.write_bytes(path, report.png(figure))
 
 
