@@ -5,7 +5,9 @@ import pytest
 from retina_seg.config import load_config
 from retina_seg.errors import UserError
 
-CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").rglob("*.yaml"))
+ROOT = Path(__file__).resolve().parents[1] / "configs"
+CLASSIFIERS = sorted((ROOT / "classify").glob("*.yaml"))
+CONFIGS = sorted(set(ROOT.rglob("*.yaml")) - set(CLASSIFIERS))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -24,8 +26,27 @@ def test_published_configs_load_and_build(path):
     assert config.data.drawn or rows_of(config.data.protocols, config.data.fit)
 
 
-def test_there_is_a_published_config():
+@pytest.mark.parametrize("path", CLASSIFIERS, ids=lambda path: path.stem)
+def test_published_classifiers_load_and_build(path):
+    import torch
+
+    from retina_seg.classify import losses, models, tasks
+    from retina_seg.classify.config import load_config
+
+    config = load_config(path)
+    assert config.name == path.stem
+    assert path.read_text(encoding="utf-8").startswith("#"), "the head says command, hardware, minutes, score"
+    spec = tasks.find(config.data.task)
+    side = config.data.size or spec.size
+    shape = (3 if spec.retinal else 4 if config.data.task == "iris" else 1, side, side)
+    with torch.device("meta"):  # VGG16 has 138 million weights
+        assert models.build_model(config.model.name, shape, 4, arguments=config.model.arguments, pretrained=False)
+    assert losses.get_loss(config.training.loss)
+
+
+def test_there_are_published_configs():
     assert CONFIGS
+    assert CLASSIFIERS
 
 
 def test_resolved_config_loads_equal(tiny_config, tmp_path):

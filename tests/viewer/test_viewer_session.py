@@ -5,7 +5,7 @@ import pytest
 
 from retina_seg import metrics
 from retina_seg.errors import UserError
-from retina_seg.viewer import batches, engine, numbers
+from retina_seg.viewer import batches, engine, graders, numbers
 from retina_seg.viewer.opened import Loaded, Photograph
 from retina_seg.viewer.session import RESULTS, DroppedTruth, Session
 
@@ -30,6 +30,7 @@ def inside(monkeypatch):
         return engine.Inside(loaded.image, np.zeros((1, 2, 2), np.float32), {})
 
     monkeypatch.setattr(engine, "inside", code)
+    monkeypatch.setattr(graders, "grade", lambda name, loaded: graders.Graded([], [], {}))
     return coded
 
 
@@ -45,6 +46,7 @@ def used(session, photograph):
     session.scene(photograph, ("one", "two"), TITLES)
     session.chosen(photograph, "one")
     session.inside(photograph, "atoms")
+    session.graded(photograph, "grader")
     session.measured(photograph, "one")
     session.auc(photograph, "one", "vessels", marked)
     session.batch[photograph.id, "one"] = batches.segment(photograph, "one", lambda: session.predict(photograph, "one"))
