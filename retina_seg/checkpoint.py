@@ -6,7 +6,7 @@ No training and no inference; packaged weights are found by zoo.
 import csv
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,6 +95,27 @@ class Card(BaseCard):
             known = [f"{TITLES[metric]} {value:.4f}" for metric, value in values.items() if value is not None]
             parts.append(f"{name}: {', '.join(known)}")
         return "; ".join(parts)
+
+
+def owing(training: Mapping[str, Any], owed: Sequence[BaseCard]) -> dict[str, Any]:
+    """What a card says of a training that owes something to other models: what those have seen, it has seen.
+
+    Where one of them does not say what it has seen, nobody knows it of this one either: `images` is left out.
+    """
+    if not owed:
+        return dict(training)
+    result = {**training, "learnt_from": debts(owed)}
+    if all("images" in other.training for other in owed):
+        keys = [key for other in owed for key in other.training["images"]]
+        result["images"] = list(dict.fromkeys([*training["images"], *keys]))
+    else:
+        del result["images"]
+    return result
+
+
+def debts(owed: Sequence[BaseCard]) -> list[dict[str, str]]:
+    """Name and weights of the models a training owes something to."""
+    return [{"name": other.name, "weights_sha256": other.weights_sha256} for other in owed]
 
 
 def save_model(net: nn.Module, card: AnyCard, weights_path: Path, card_path: Path) -> AnyCard:

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from retina_seg import terminal
+from retina_seg import arguments, terminal
 from retina_seg._version import __version__
+from retina_seg.arguments import Changes, Device, Resumed, RunFolder
 from retina_seg.classify import commands as classify
 from retina_seg.errors import UserError
 
@@ -36,7 +37,6 @@ DataRoot = Annotated[
         help="Folder that holds DRIVE/, STARE/, CHASE_DB1/, IDRiD/.",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Flips = Annotated[
     bool | None,
     typer.Option("--flips/--no-flips", help="Average four flips; default: as the model's card says."),
@@ -149,9 +149,9 @@ def explain(
 @app.command()
 def train(
     config: Annotated[Path | None, typer.Argument(metavar="CONFIG.yaml", help="See configs/.")] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="a.b=value, may be repeated.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<name>.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Run folder of an unfinished training.")] = None,
+    changes: Changes = None,
+    out: RunFolder = None,
+    resume: Resumed = None,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
 ) -> None:
@@ -167,21 +167,16 @@ def train(
     from retina_seg import config as settings
     from retina_seg import train as training
 
-    if (config is None) == (resume is None):
-        raise UserError("give either CONFIG.yaml to begin a training or --resume RUN to go on with one")
-    if resume and (changes or out):
-        raise UserError("--resume goes on with the run as it was: leave out --set and --out")
-    loaded = settings.load_config(config or resume / checkpoint.CONFIG, changes or ())  # type: ignore[operator]
-    run = resume or out or Path("runs") / loaded.name
-    with terminal.bar("steps", loaded.training.steps) as advance:
-        card = training.fit(
-            loaded,
-            run,
-            data_root,
-            resume=resume is not None,
-            device=device,
-            progress=lambda p: advance(p.step, p.describe()),
-        )
+    run, card = arguments.train(
+        settings.load_config,
+        training.fit,
+        config=config,
+        changes=changes,
+        out=out,
+        resume=resume,
+        data_root=data_root,
+        device=device,
+    )
     if not loop.is_main_process():
         return
     terminal.files([run / checkpoint.WEIGHTS, run / checkpoint.CARD, *report.draw_run(run, data_root)])

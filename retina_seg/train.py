@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from retina_seg import datasets, loop, metrics, preprocess, zoo
+from retina_seg import checkpoint, datasets, loop, metrics, preprocess, zoo
 from retina_seg.checkpoint import Card, CardInference, CardModel
 from retina_seg.config import Config, DataConfig, TrainingConfig
 from retina_seg.errors import UserError
@@ -70,7 +70,7 @@ class _Segmentation:
         self._fit_rows = _few(rows_of(config.data.protocols, config.data.fit), config) if config.data.fit else []
         self._monitor_rows = rows_of(config.data.protocols, config.data.monitor)
         self._owed = [*earlier, *(teacher.card for teacher in self._teachers)]
-        self.learnt_from: Sequence[Mapping[str, str]] = _debts(self._owed)
+        self.learnt_from: Sequence[Mapping[str, str]] = checkpoint.debts(self._owed)
 
     def prepare(self, say: Callable[[str], None], *, fresh: bool) -> None:
         """Read the photographs; the teachers look at them, and a network that begins from them does."""
@@ -124,7 +124,7 @@ class _Segmentation:
         tallied = histograms(net, shown, device=device, flips=config.inference.flips)
         thresholds = [metrics.best_threshold_from_histogram(histogram)[0] for histogram in tallied]
         source = "validation images, not trained on" if held_out else "training images"
-        card = Card(
+        return Card(
             name=config.name,
             targets=config.data.targets,
             model=CardModel(
@@ -135,9 +135,10 @@ class _Segmentation:
             thresholds={t: round(v, 4) for t, v in zip(config.data.targets, thresholds, strict=True)},
             threshold_source=f"highest pooled Dice on {len(keys)} {source}",
             parameters=count_parameters(net),
-            training={**facts, "images": fit_keys, "drawn": config.data.drawn, "threshold_images": keys},
+            training=checkpoint.owing(
+                {**facts, "images": fit_keys, "drawn": config.data.drawn, "threshold_images": keys}, self._owed
+            ),
         )
-        return _with_debts(card, self._owed)
 
 
 def validate(
@@ -251,27 +252,6 @@ def _prevalence(images: Sequence[TrainingImage]) -> list[float]:
     """Share of the field of view that each target covers, all training images together."""
     marked = np.sum([(image.target * image.fov).sum(axis=(1, 2), dtype=np.float64) for image in images], axis=0)
     return [float(count) for count in marked / sum(np.count_nonzero(image.fov) for image in images)]
-
-
-def _with_debts(card: Card, owed: Sequence[Card]) -> Card:
-    """The card of weights that owe something to other models: what those have seen, these have seen.
-
-    Where one of them does not say what it has seen, nobody knows it of these either: `images` is left out.
-    """
-    if not owed:
-        return card
-    training = {**card.training, "learnt_from": _debts(owed)}
-    if all("images" in other.training for other in owed):
-        keys = [key for other in owed for key in other.training["images"]]
-        training["images"] = list(dict.fromkeys([*training["images"], *keys]))
-    else:
-        del training["images"]
-    return card.model_copy(update={"training": training})
-
-
-def _debts(owed: Sequence[Card]) -> list[dict[str, str]]:
-    """Name and weights of the models a training owes something to."""
-    return [{"name": other.name, "weights_sha256": other.weights_sha256} for other in owed]
 
 
 def _photographs(

@@ -3,7 +3,7 @@
 No training and no scoring; reading and writing of weights is in checkpoint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,12 @@ SUMMARY = (
 
 def names() -> list[str]:
     """Names of the packaged models: DEFAULT, then the others in alphabetical order."""
-    return sorted((path.stem for path in FOLDER.glob("*.json")), key=lambda name: (name != DEFAULT, name))
+    return sorted(packaged(FOLDER), key=lambda name: (name != DEFAULT, name))
+
+
+def packaged(folder: Path) -> list[str]:
+    """Names of the cards in a folder, in alphabetical order."""
+    return sorted(path.stem for path in folder.glob("*.json"))
 
 
 def card(name: str | Path) -> Card:
@@ -148,12 +153,21 @@ def _summary(report: dict[str, Any]) -> dict[str, Any]:
 
 def _files(name: str | Path) -> tuple[Path, Path]:
     """Paths of weights and card."""
-    if str(name) in names():
-        return FOLDER / f"{name}{SUFFIX}", FOLDER / f"{name}.json"
-    folder = Path(name)
-    if (folder / checkpoint.CARD).is_file():
-        return folder / checkpoint.WEIGHTS, folder / checkpoint.CARD
-    if (folder / checkpoint.STATE).is_file():
-        raise UserError(f"the run {folder} is not finished: go on with `retina-seg train --resume {folder}`")
-    known = ", ".join(names()) or "none"
-    raise UserError(f"there is no model or finished run {str(name)!r}: packaged models are {known}")
+    return files(name, FOLDER, names(), what="model", command="train")
+
+
+def files(name: str | Path, folder: Path, known: Sequence[str], *, what: str, command: str) -> tuple[Path, Path]:
+    """Paths of weights and card of a network: one of the `known` in `folder`, or of a finished run.
+
+    UserError where it is neither, calling it `what`; an unfinished run goes on with `retina-seg COMMAND --resume`.
+    """
+    if str(name) in known:
+        return folder / f"{name}{SUFFIX}", folder / f"{name}.json"
+    run = Path(name)
+    if (run / checkpoint.CARD).is_file():
+        return run / checkpoint.WEIGHTS, run / checkpoint.CARD
+    if (run / checkpoint.STATE).is_file():
+        raise UserError(f"the run {run} is not finished: go on with `retina-seg {command} --resume {run}`")
+    raise UserError(
+        f"there is no {what} or finished run {str(name)!r}: packaged {what}s are {', '.join(known) or 'none'}"
+    )

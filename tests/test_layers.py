@@ -27,7 +27,7 @@ LAYERS = [
     {"checkpoint", "zoo", "inference", "extents", "explain"},
     {"loop", "train", "ensemble", "evaluate", "audit", "download", "batch", "scoring", "report", "demonstration"}
     | {"benchmark", "records", "results", "figures"},
-    {"terminal", "viewer", "classify"},
+    {"terminal", "viewer", "classify", "arguments"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,12 +1,16 @@
 """The commands `retina-seg classify`: arguments in, tables and files out; nothing is computed here."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retina_seg import terminal
+from retina_seg import arguments, terminal
+from retina_seg.arguments import Changes, Device, Resumed, RunFolder
 from retina_seg.errors import UserError
+
+if TYPE_CHECKING:
+    from retina_seg.classify.evaluation import ClassReport
 
 app = typer.Typer(
     help="Train, score and use classifiers: digits, vessel pixels, grades of retinopathy. Research use only.",
@@ -17,7 +21,6 @@ DataRoot = Annotated[
     Path,
     typer.Option("--data-root", envvar="RETINA_SEG_DATA", help="Folder that holds DRIVE/, IDRiD/, perhaps MNIST/."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 STUDIES = Path("configs/classify/results")
 Model = Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="Packaged classifier or run folder.")]
 
@@ -39,9 +42,9 @@ def list_() -> None:
 @app.command()
 def train(
     config: Annotated[Path | None, typer.Argument(metavar="CONFIG.yaml", help="See configs/classify/.")] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="a.b=value, may be repeated.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<name>.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Run folder of an unfinished training.")] = None,
+    changes: Changes = None,
+    out: RunFolder = None,
+    resume: Resumed = None,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
 ) -> None:
@@ -53,29 +56,22 @@ def train(
 
     `retina-seg classify train --resume runs/lenet-5`
     """
-    from retina_seg import checkpoint, loop
+    from retina_seg import checkpoint, loop, report
     from retina_seg.classify import config as settings
     from retina_seg.classify import training
 
-    if (config is None) == (resume is None):
-        raise UserError("give either CONFIG.yaml to begin a training or --resume RUN to go on with one")
-    if resume and (changes or out):
-        raise UserError("--resume goes on with the run as it was: leave out --set and --out")
-    loaded = settings.load_config(config or resume / checkpoint.CONFIG, changes or ())  # type: ignore[operator]
-    run = resume or out or Path("runs") / loaded.name
-    with terminal.bar("steps", loaded.training.steps) as advance:
-        card = training.fit(
-            loaded,
-            run,
-            data_root,
-            resume=resume is not None,
-            device=device,
-            progress=lambda p: advance(p.step, p.describe()),
-        )
+    run, card = arguments.train(
+        settings.load_config,
+        training.fit,
+        config=config,
+        changes=changes,
+        out=out,
+        resume=resume,
+        data_root=data_root,
+        device=device,
+    )
     if not loop.is_main_process():
         return
-    from retina_seg import report
-
     terminal.files([run / checkpoint.WEIGHTS, run / checkpoint.CARD, *report.draw_log(run)])
     log = checkpoint.read_log(run)
     last = next((one for one in log if one["step"] == card.training.get("best_step")), log[-1])
@@ -129,7 +125,7 @@ def evaluate(
         terminal.files(drawing.draw_report(scored, out))
 
 
-def show(scored: "evaluation.ClassReport") -> None:  # type: ignore[name-defined]  # noqa: F821
+def show(scored: "ClassReport") -> None:
     """The tables of a report and what must be said beside them."""
     for name, head in scored.heads.items():
         title = f"{scored.model}, {name} ({scored.split}, {scored.n_examples} examples of {scored.n_subjects} subjects)"
@@ -144,12 +140,11 @@ def show(scored: "evaluation.ClassReport") -> None:  # type: ignore[name-defined
             answers = [(true, *counts) for true, counts in zip(head.classes, head.confusion, strict=True)]
             terminal.table(("truth", *(f"answered {one}" for one in head.classes)), answers)
         for column, groups in head.subgroups.items():
-            rows = [(group, int(count), f"{share:.4f}") for group, (count, share) in groups.items()]
-            if len(rows) > 1:
-                terminal.table((column, "examples", "right"), rows)
+            shares = [(group, int(count), f"{share:.4f}") for group, (count, share) in groups.items()]
+            if len(shares) > 1:
+                terminal.table((column, "examples", "right"), shares)
     if len(scored.heads) > 1:
-        clean = scored.clean.get("joint")
-        beside = f", {clean['accuracy']:.4f} without leaks" if clean else ""
+        beside = f", {scored.clean['joint']['accuracy']:.4f} without leaks" if scored.leaked else ""
         terminal.console.print(f"all answers right: {scored.joint:.4f}{beside}", highlight=False)
     for warning in scored.warnings:
         terminal.note(warning)

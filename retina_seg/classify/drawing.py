@@ -3,7 +3,7 @@
 How they look is in retina_seg.figures, what is shown of a network in retina_seg.explain.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,19 +43,20 @@ def _roc(scored: ClassReport, name: str, head: HeadReport) -> dict[str, tuple[An
 
 
 def draw_explained(classifier: Classifier, image: NDArray[np.uint8], out: Path) -> list[Path]:
-    """Draw the figures of `explained`, each as PNG; returns the paths."""
-    return _written(explained(classifier, image), out)
-
-
-def explained(classifier: Classifier, image: NDArray[np.uint8]) -> dict[str, Any]:
-    """What a classifier looks at in an image uint8 (H, W, 3), as figures.
-
-    filters where the network has any, features where it has maps, and of every question cam-<question>: where the
-    image speaks for the answer, or of an ordinal question or a number for more of it.
+    """Draw the figures of `explained` for an image uint8 (H, W, 3), each as PNG; returns the paths.
 
     UserError for a classifier that reads no single images.
     """
     prepared = classifier.prepare(image)
+    return _written(explained(classifier, prepared, classifier.answers(prepared)), out)
+
+
+def explained(classifier: Classifier, prepared: NDArray[np.float32], answers: Sequence[Answer]) -> dict[str, Any]:
+    """What a classifier looks at in a prepared image float32 (C, h, w), as figures; `answers` are its own.
+
+    filters where the network has any, features where it has maps, and of every question cam-<question>: where the
+    image speaks for the answer, or of an ordinal question or a number for more of it.
+    """
     drawn: dict[str, Any] = {}
     with suppress(UserError):  # a network without, as one of recurrent layers
         drawn["filters"] = figures.filter_grid(explain.filters(classifier.net, classifier.card.model.in_shape))
@@ -63,7 +64,7 @@ def explained(classifier: Classifier, image: NDArray[np.uint8]) -> dict[str, Any
         drawn["features"] = figures.feature_map_grid(maps)
         del maps  # of a photograph they are large
     first = 0
-    for head, answer in zip(classifier.card.questions(), classifier.answers(prepared), strict=True):
+    for head, answer in zip(classifier.card.questions(), answers, strict=True):
         chosen, title = _asked(head, answer, classifier.card.outputs)
         cam = explain.class_activation(classifier.net, prepared, [first + one for one in chosen])
         drawn[f"cam-{head.name}"] = figures.activation_overlay(prepared, cam, title=title)

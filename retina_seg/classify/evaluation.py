@@ -3,7 +3,6 @@
 No formulas (see measures) and no drawing.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -73,7 +72,7 @@ class ClassReport:
 
     def to_json(self) -> str:
         """Strict JSON text, NaN as null."""
-        return json.dumps(_plain(asdict(self)), indent=1) + "\n"
+        return io.json_text(asdict(self))
 
 
 def evaluate(
@@ -198,21 +197,19 @@ def reversals(one: ClassReport, other: ClassReport) -> list[str]:
     if one.task != other.task:
         raise UserError(f"{one.model} answers {one.task}, {other.model} {other.task}: they cannot be compared")
     found = []
-    for name in one.heads:
-        for column in one.heads[name].subgroups:
-            groups = [scored.heads[name].subgroups.get(column, {}) for scored in (one, other)]
-            names = sorted(set(groups[0]) | set(groups[1]))
-            counts = [
-                [
-                    round(group[key][0] * (group[key][1] if right else 1)) if key in group and group[key][0] else 0
-                    for key in names
-                ]
-                for group in groups
-                for right in (True, False)
-            ]
-            said = simpson(counts[0], counts[1], counts[2], counts[3], names, models=(one.model, other.model))
+    for name, head in one.heads.items():
+        for column, mine in head.subgroups.items():
+            theirs = other.heads[name].subgroups.get(column, {})
+            names = sorted({*mine, *theirs})
+            said = simpson(*_counts(mine, names), *_counts(theirs, names), names, models=(one.model, other.model))
             found += [f"{name} by {column}: {said}"] if said else []
     return found
+
+
+def _counts(groups: Mapping[str, Sequence[float]], names: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Right answers and examples of each subgroup that is named."""
+    known = [groups.get(name, (0, 0.0)) for name in names]
+    return [round(count * share) if count else 0 for count, share in known], [int(count) for count, _ in known]
 
 
 def _head(
@@ -277,11 +274,3 @@ def _table(
             }
         rows.append(row)
     return rows
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

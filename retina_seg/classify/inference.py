@@ -90,22 +90,14 @@ def build(card: ClassifierCard, *, pretrained: bool = False) -> nn.Module:
 
 def names() -> list[str]:
     """Names of the packaged classifiers."""
-    return sorted(path.stem for path in FOLDER.glob("*.json"))
+    return zoo.packaged(FOLDER)
 
 
 def files(name: str | Path) -> tuple[Path, Path]:
     """Paths of weights and card of a packaged classifier or a run folder; UserError where there is neither."""
-    if str(name) in names():
-        return FOLDER / f"{name}{zoo.SUFFIX}", FOLDER / f"{name}.json"
-    folder = Path(name)
-    if (folder / checkpoint.CARD).is_file():
-        return folder / checkpoint.WEIGHTS, folder / checkpoint.CARD
-    if (folder / checkpoint.STATE).is_file():
-        raise UserError(f"the run {folder} is not finished: go on with `retina-seg classify train --resume {folder}`")
     if str(name) in zoo.names():
         raise UserError(f"{name} is a model that segments: use it with `retina-seg predict`, without `classify`")
-    known = ", ".join(names()) or "none"
-    raise UserError(f"there is no classifier or finished run {str(name)!r}: packaged classifiers are {known}")
+    return zoo.files(name, FOLDER, names(), what="classifier", command="classify train")
 
 
 def package(run: Path, updates: Mapping[str, object], folder: Path = FOLDER) -> ClassifierCard:
@@ -192,10 +184,12 @@ class Classifier:
 
     def predict(self, image: NDArray[np.uint8]) -> Classified:
         """The answer to every question about an image uint8 (H, W, 3), and doubts about a photograph."""
-        answers = tuple(self.answers(self.prepare(image)))
-        if not tasks.find(self.card.task).retinal:
-            return Classified(answers, ())
-        return Classified(answers, tuple(quality.of_photograph(image, find_fov(image))))
+        return Classified(tuple(self.answers(self.prepare(image))), self.doubts(image))
+
+    def doubts(self, image: NDArray[np.uint8]) -> tuple[Doubt, ...]:
+        """What makes answers about a photograph uint8 (H, W, 3) doubtful; () where the task has no photographs."""
+        retinal = tasks.find(self.card.task).retinal
+        return tuple(quality.of_photograph(image, find_fov(image))) if retinal else ()
 
     def answers(self, prepared: NDArray[np.float32]) -> list[Answer]:
         """The answer to every question about a prepared image float32 (C, h, w)."""

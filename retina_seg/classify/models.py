@@ -3,7 +3,6 @@
 No network itself (see the file of its family), no losses and no training.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from retina_seg.classify.linear import linear, mlp, polynomial
 from retina_seg.classify.pooled import lesion_grader
 from retina_seg.classify.sequences import row_rnn, transformer
 from retina_seg.errors import UserError
-from retina_seg.models import WEIGHTS
+from retina_seg.models import build_named
 
 # Each is built as a body (image to features) and a head (features to logits), `net.body` and `net.head`, so that a
 # body trained on one task can go on to another.
@@ -68,22 +67,9 @@ def build_model(
         For an unknown network or argument, naming the known ones, for a shape of images or values the network
         refuses, and for a file of weights that is missing or does not fit.
     """
-    if name not in MODELS:
-        raise UserError(f"unknown classifier {name!r}: choose one of {', '.join(MODELS)}")
     if len(in_shape) != 3 or min(in_shape) < 1:
         raise UserError(f"the shape of the images must be (channels, height, width) above 0, got {tuple(in_shape)}")
     if outputs < 1:
         raise UserError(f"a classifier needs at least 1 output, got {outputs}")
-    known = [p for p in inspect.signature(MODELS[name]).parameters if p not in ("in_shape", "outputs")]
-    arguments = dict(arguments or {})
-    if unknown := set(arguments) - set(known):
-        takes = f"it takes {', '.join(known)}" if known else "it takes none"
-        raise UserError(f"classifier {name!r} has no argument {', '.join(sorted(unknown))}: {takes}")
-    if not pretrained:
-        arguments.pop(WEIGHTS, None)
-    try:
-        return MODELS[name](in_shape, outputs, **arguments)
-    except UserError:
-        raise
-    except (TypeError, ValueError, IndexError, RuntimeError, ArithmeticError) as error:
-        raise UserError(f"classifier {name!r} cannot be built with {arguments}: {error}") from error
+    given = {"in_shape": in_shape, "outputs": outputs}
+    return build_named("classifier", MODELS, name, given, arguments=arguments, pretrained=pretrained)

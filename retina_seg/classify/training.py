@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
-from retina_seg import loop, zoo
+from retina_seg import checkpoint, loop, zoo
 from retina_seg.augment import Augmenter
 from retina_seg.checkpoint import BaseCard
 from retina_seg.classify import inference, tasks
@@ -175,10 +175,8 @@ class _Classification:
         )
         self.net: nn.Module = inference.build(self._card, pretrained=pretrained and not config.training.start)
         self._parameters = count_parameters(self.net)
-        self._earlier = _start(self.net, config.training.start) if config.training.start else None
-        self.learnt_from: Sequence[Mapping[str, str]] = (
-            [{"name": self._earlier.name, "weights_sha256": self._earlier.weights_sha256}] if self._earlier else []
-        )
+        self._owed = [_start(self.net, config.training.start)] if config.training.start else []
+        self.learnt_from: Sequence[Mapping[str, str]] = checkpoint.debts(self._owed)
         if config.training.frozen:
             if not any(True for _ in self.net.get_submodule("body").parameters()):
                 raise UserError(f"training.frozen: the body of {config.model.name} learns nothing; leave it out")
@@ -199,13 +197,14 @@ class _Classification:
         self._monitor = (
             self._fit if data.monitor in data.fit and data.monitor == "train" else self._data.part(data.monitor)
         )
-        if self._earlier and not set(self._monitor.keys) & set(self._fit.keys):
+        if self._owed and not set(self._monitor.keys) & set(self._fit.keys):
             # What the body was trained on it sees better than what is new: that would make the head look too sure.
-            known = set(tasks.seen(data.task, self._monitor, self._earlier.training.get("images", ())))
+            (earlier,) = self._owed
+            known = set(tasks.seen(data.task, self._monitor, earlier.training.get("images", ())))
             unseen = np.array([i for i, key in enumerate(self._monitor.keys) if key not in known], np.int64)
             if len(unseen) < _FEWEST_WATCHED:
                 raise UserError(
-                    f"training.start: {self._earlier.name} has seen all but {len(unseen)} of the {len(self._monitor)} "
+                    f"training.start: {earlier.name} has seen all but {len(unseen)} of the {len(self._monitor)} "
                     "examples that would be watched: give another seed or fold, or start from another model"
                 )
             self._monitor = self._monitor.take(unseen)
@@ -263,23 +262,17 @@ class _Classification:
         seen, watched = (
             list(dict.fromkeys(key.partition("@")[0] for key in part.keys)) for part in (self._fit, self._monitor)
         )
-        training: dict[str, Any] = {**facts, "images": seen, "watched_images": watched}
-        if self._earlier is not None:
-            training["learnt_from"] = [dict(one) for one in self.learnt_from]
-            before = self._earlier.training
-            chosen = [*before.get("threshold_images", ()), *before.get("watched_images", ())]
-            training["watched_images"] = list(dict.fromkeys([*watched, *chosen]))
-            if "images" in before:
-                training["images"] = list(dict.fromkeys([*seen, *before["images"]]))
-            else:
-                del training["images"]
+        for other in self._owed:  # what chose its thresholds or temperatures chose something of this one
+            before = other.training
+            watched += [*before.get("threshold_images", ()), *before.get("watched_images", ())]
+        facts = {**facts, "images": seen, "watched_images": list(dict.fromkeys(watched))}
         source = f"{len(self._monitor)} validation examples, not learnt from" if temperatures else ""
         return self._card.model_copy(
             update={
                 "parameters": self._parameters,
                 "temperatures": temperatures,
                 "temperature_source": source,
-                "training": training,
+                "training": checkpoint.owing(facts, self._owed),
             }
         )
 

@@ -6,7 +6,7 @@ No weights (see zoo), no losses and no training.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -74,6 +74,7 @@ class Begins(Protocol):
         """`images`: image float32 (C, h, w), target (K, h, w) in [0, 1] and field of view bool (h, w) of each."""
 
 
+Network = TypeVar("Network", bound=nn.Module)
 # The argument that names a file of weights to begin with, in every network that has one.
 WEIGHTS = "weights"
 
@@ -102,20 +103,38 @@ def build_model(
         For an unknown network or argument, naming the known ones, for values the network refuses, and for a file
         of weights that is missing or does not fit.
     """
-    if name not in MODELS:
-        raise UserError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
-    known = [p for p in inspect.signature(MODELS[name]).parameters if p not in ("in_channels", "out_channels")]
+    given = {"in_channels": in_channels, "out_channels": out_channels}
+    return build_named("model", MODELS, name, given, arguments=arguments, pretrained=pretrained)
+
+
+def build_named(
+    what: str,
+    known: Mapping[str, Callable[..., Network]],
+    name: str,
+    given: Mapping[str, Any],
+    *,
+    arguments: Mapping[str, Any] | None,
+    pretrained: bool,
+) -> Network:
+    """A new network of those that are `known`, from its first arguments, which are `given`, and its further ones.
+
+    Errors and `pretrained` are those of `build_model`; the messages call the network `what`.
+    """
+    if name not in known:
+        raise UserError(f"unknown {what} {name!r}: choose one of {', '.join(known)}")
+    further = [parameter for parameter in inspect.signature(known[name]).parameters if parameter not in given]
     arguments = dict(arguments or {})
-    if unknown := set(arguments) - set(known):
-        raise UserError(f"model {name!r} has no argument {', '.join(sorted(unknown))}: it takes {', '.join(known)}")
+    if unknown := set(arguments) - set(further):
+        takes = ", ".join(further) or "none"
+        raise UserError(f"{what} {name!r} has no argument {', '.join(sorted(unknown))}: it takes {takes}")
     if not pretrained:
         arguments.pop(WEIGHTS, None)
     try:
-        return MODELS[name](in_channels, out_channels, **arguments)
+        return known[name](**given, **arguments)
     except UserError:
         raise
     except (TypeError, ValueError, IndexError, RuntimeError, ArithmeticError) as error:
-        raise UserError(f"model {name!r} cannot be built with {arguments}: {error}") from error
+        raise UserError(f"{what} {name!r} cannot be built with {arguments}: {error}") from error
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -60,8 +60,9 @@ def grade(name: str, loaded: Loaded) -> Graded:
     """Ask a classifier about a photograph; waits while another visitor runs a model."""
     with engine.one_at_a_time:
         classifier = _classifier(name)
-        figures = drawing.explained(classifier, loaded.image)
+        prepared = classifier.prepare(loaded.image)
+        answers = classifier.answers(prepared)
+        figures = drawing.explained(classifier, prepared, answers)
         first = sorted(figures, key=lambda name: not name.startswith("cam"))  # what a visitor asks first
-        said = classifier.predict(loaded.image)
-        doubts = [doubt.text for doubt in said.doubts]
-        return Graded(said.answers, doubts, {name: report.png(figures[name]) for name in first})
+        doubts = [doubt.text for doubt in classifier.doubts(loaded.image)]
+        return Graded(answers, doubts, {name: report.png(figures[name]) for name in first})
