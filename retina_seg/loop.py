@@ -112,7 +112,7 @@ def fit(
 
     Parameters
     ----------
-    again : the command that goes on with an interrupted run, but for the folder.
+    again : the command that goes on with an interrupted run.
     resume : go on from state.pt in `run`, whose result equals that of an uninterrupted run.
     device : "auto", "cpu" or "cuda"; several GPUs and machines come with `accelerate launch`.
 
