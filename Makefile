@@ -1,11 +1,12 @@
 # make demo: install into .venv and segment a drawn photograph; make app: the viewer; make test: the suite;
-# make test-e2e: the viewer in a browser; make results: RESULTS.md from the records; make check: linters.
+# make test-e2e: the viewer in a browser; make results: RESULTS.md from the records; make check: linters;
+# make study: train and score the hybrids beside a plain U-Net.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo app test test-e2e pictures results check format clean
+.PHONY: demo app test test-e2e pictures results study check format clean
 
 demo: $(STAMP)
 	$(BIN)/retina-seg demo --out demo
@@ -29,6 +30,20 @@ pictures: $(STAMP)
 
 # The tables of the benchmark from the records in configs/results; nothing is trained or scored.
 results: $(STAMP)
+	$(BIN)/retina-seg results
+
+# The study of the hybrids in RESULTS.md, hours; RETINA_SEG_DATA names the folder of the sets. It goes on where it stopped.
+HYBRIDS := runs/benchmark/hybrids
+WORSE := --degradation untouched --degradation "blur 1" --degradation "blur 2" --degradation "noise 10" \
+	--degradation "noise 20" --degradation "JPEG 20" --degradation "JPEG 10"
+study: $(STAMP)
+	$(BIN)/retina-seg benchmark configs/hybrids/*.yaml --photographs 1,2,5,10,all --no-variants
+	$(BIN)/retina-seg benchmark configs/hybrids/*.yaml --protocol cross-single --no-variants
+	$(BIN)/retina-seg robustness $(HYBRIDS)-*/drive/seed? $(WORSE)
+	for setting in "--penalty-factor 2" "--coder-steps 10" "--coder-steps 10 --penalty-factor 2"; do \
+		$(BIN)/retina-seg robustness $(HYBRIDS)-csc/drive/seed? $(WORSE) $$setting || exit; done
+	$(BIN)/retina-seg robustness $(HYBRIDS)-ridge/drive/seed? $(WORSE) --penalty-factor 2
+	$(BIN)/retina-seg benchmark configs/hybrids/lesions/*.yaml --protocol idrid --no-variants
 	$(BIN)/retina-seg results
 
 check: $(STAMP)

@@ -17,7 +17,7 @@ from retina_seg.records import Record
 
 OUT = Path("runs/benchmark")
 # What can be asked for: protocols that say which images train, and all pairs of sets.
-NAMES = (*(name for name, protocol in protocols.PROTOCOLS.items() if protocol.column), protocols.CROSS)
+NAMES = (*(name for name, protocol in protocols.PROTOCOLS.items() if protocol.column), *protocols.CROSSED)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Cell:
     @property
     def title(self) -> str:
         """For people: what it is, in a line."""
-        return records.title_of(self.config.name, self.sources, self.protocol, self.split, self.seed)
+        photographs = self.config.data.photographs
+        return records.title_of(self.config.name, self.sources, self.protocol, self.split, self.seed, photographs)
 
     @property
     def targets(self) -> list[str]:
@@ -45,9 +46,9 @@ class Cell:
 
     def records(self, folder: Path) -> dict[str, Path]:
         """Target -> where its record is kept below the folder of records."""
-        own = folder / self.config.name
+        own, photographs = folder / self.config.name, self.config.data.photographs
         return {
-            target: records.path_of(own, self.sources, self.protocol, target, self.split, self.seed)
+            target: records.path_of(own, self.sources, self.protocol, target, self.split, self.seed, photographs)
             for target in self.targets
         }
 
@@ -56,7 +57,7 @@ class Cell:
 
         Cells that learn from the same images and score the same split have the same run folders.
         """
-        learnt = "+".join(self.sources) + ("" if self.split == "test" else f"-{self.split}")
+        learnt = "+".join(self.sources) + records.part_of(self.split, self.config.data.photographs)
         folder = Path(self.config.name, learnt, f"seed{self.seed}")
         if len(self.sources) > 1:
             columns = [column for source in self.sources for column in protocols.columns(source).values()]
@@ -93,7 +94,14 @@ class Cell:
         return leaked
 
 
-def plan(configs: Sequence[Config], names: Iterable[str], seeds: Sequence[int], *, split: str = "test") -> list[Cell]:
+def plan(
+    configs: Sequence[Config],
+    names: Iterable[str],
+    seeds: Sequence[int],
+    *,
+    split: str = "test",
+    photographs: Sequence[int | None] = (),
+) -> list[Cell]:
     """Every cell, the first seed of all before the second of any, so that whole tables come early.
 
     A configuration learns from the training images of the protocol that scores it, whatever its own
@@ -101,8 +109,10 @@ def plan(configs: Sequence[Config], names: Iterable[str], seeds: Sequence[int], 
 
     Parameters
     ----------
-    names : of NAMES; `cross` stands for every pair of sets and for leaving one set out, also of joint trainings.
+    names : of NAMES; `cross` stands for every pair of sets and for leaving one set out, also of joint trainings,
+        `cross-single` for the pairs alone.
     split : "test", or "val" for choices that must not see test images.
+    photographs : numbers of training images in the place of the configurations' own; None for all.
 
     Raises
     ------
@@ -115,22 +125,29 @@ def plan(configs: Sequence[Config], names: Iterable[str], seeds: Sequence[int], 
     for name in names:
         if name not in NAMES:
             raise UserError(f"unknown protocol {name!r} for a benchmark: expected one of {', '.join(NAMES)}")
-    if split == "val" and protocols.CROSS in names:
-        raise UserError("cross scores all images of a set: leave out --split val")
+    if split == "val" and (whole := [name for name in names if name in protocols.CROSSED]):
+        raise UserError(f"{whole[0]} scores all images of a set: leave out --split val")
     called = [config.name for config in configs]
     if twice := sorted({name for name in called if called.count(name) > 1}):
         raise UserError(f"several configurations are called {', '.join(twice)}: give each a name of its own")
+    varied = [_of_photographs(config, number) for config in configs for number in photographs] or configs
     cells = [
         Cell(config, sources, protocol, seed, split)
         for seed in seeds
         for name in names
-        for config in configs
+        for config in varied
         for sources, protocol in _pairs(config, name, split)
     ]
     for cell in cells:
         if leaked := cell.leaks():
             raise UserError(f"{cell.title} would learn from images it is scored on: {_listed(leaked)}")
+        for _, config in cell.trainings().values():
+            train.fit_rows(config)
     return cells
+
+
+def _of_photographs(config: Config, number: int | None) -> Config:
+    return config.model_copy(update={"data": config.data.model_copy(update={"photographs": number})})
 
 
 def _listed(keys: Sequence[str]) -> str:
@@ -140,13 +157,14 @@ def _listed(keys: Sequence[str]) -> str:
 def _pairs(config: Config, name: str, split: str) -> list[tuple[tuple[str, ...], str]]:
     """What the configuration learns from and is scored by for one of NAMES."""
     own = config.data.protocols
-    pairs = protocols.cross() if name == protocols.CROSS else [(own if len(own) > 1 else (name,), name)]
+    crossed = name in protocols.CROSSED
+    pairs = protocols.cross(name) if crossed else [(own if len(own) > 1 else (name,), name)]
     for sources, protocol in pairs:
         if not set(targets := protocols.find(protocol).targets) & set(config.data.targets):
             raise UserError(f"{config.name} learns {', '.join(config.data.targets)}, not {' or '.join(targets)}")
         if split in config.data.fit:
             raise UserError(f"{config.name} trains on validation images (data.fit): leave out --split val")
-        if name != protocols.CROSS and protocol not in sources:
+        if not crossed and protocol not in sources:
             raise UserError(
                 f"{config.name} learns from {' + '.join(own)} together: score it by one of these, not {name}"
             )
@@ -161,6 +179,18 @@ def seeds_of(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def photographs_of(text: str) -> tuple[int | None, ...]:
+    """The numbers in text such as "1,5,all", None for all; UserError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    numbers = [None if part == "all" else int(part) if part.isdecimal() else 0 for part in parts]
+    if 0 in numbers or len(set(numbers)) != len(numbers):
+        raise UserError(
+            f"--photographs {text!r}: expected different numbers above 0, or all, with commas between them, such as "
+            "1,5,all"
+        )
+    return tuple(numbers)
+
+
 def run(
     cells: Sequence[Cell],
     data_root: str | Path,
@@ -168,6 +198,7 @@ def run(
     out: Path = OUT,
     folder: Path = records.FOLDER,
     device: str = "auto",
+    variants: bool = True,
     progress: Callable[[int, str], None] | None = None,
     on_record: Callable[[Record, bool], None] | None = None,
 ) -> list[Record]:
@@ -178,8 +209,9 @@ def run(
 
     Parameters
     ----------
-    out : folder of run folders: OUT/<configuration>/<protocol>[-val]/seed<k>[/fold<j>].
-    folder : of the records: FOLDER/<configuration>/<protocol>[-<target>][-val]-seed<k>.json.
+    out : folder of run folders: OUT/<configuration>/<protocol>[-<n>photographs][-val]/seed<k>[/fold<j>].
+    folder : of the records, see `records.path_of`.
+    variants : score flips and post-processing each with and without; else only what the configuration says.
     progress : called with the number of cells done and what is going on.
     on_record : called with every record and whether it is new.
 
@@ -207,7 +239,7 @@ def run(
                 progress(number, f"{cell.title}: {text}")
 
         try:
-            found, new = _cell(cell, data_root, (out, folder), device, tell)
+            found, new = _cell(cell, data_root, (out, folder), device, tell, variants=variants)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(f"stopped at {cell.title} ({number} of {len(cells)} done); nothing is lost") from None
         made += found
@@ -248,7 +280,13 @@ def _check_settings(run: Path, config: Config) -> None:
 
 
 def _cell(
-    cell: Cell, data_root: str | Path, places: tuple[Path, Path], device: str, tell: Callable[[str], None]
+    cell: Cell,
+    data_root: str | Path,
+    places: tuple[Path, Path],
+    device: str,
+    tell: Callable[[str], None],
+    *,
+    variants: bool,
 ) -> tuple[list[Record], bool]:
     """The records of a cell, and whether they are new."""
     out, folder = places
@@ -259,9 +297,12 @@ def _cell(
     known = [records.read(path) for path in paths.values() if path.exists()]
     done = {report["postprocessing"] for one in known for report in one.variants.values()}
     same = {one.weights_sha256 for one in known} == {weights}
-    if len(known) == len(paths) and same and done == {"none", postprocess.describe()}:
-        return known, False
     first, config = trainings[min(trainings)]
+    default = "flips" if config.inference.flips else "plain"
+    wanted = set(scoring.VARIANTS) if variants else {default}
+    complete = len(known) == len(paths) and all(set(one.variants) >= wanted for one in known)
+    if complete and same and done <= {"none", postprocess.describe()}:
+        return known, False
     pattern = out / (first if 0 in trainings else first.with_name("fold{fold}"))
     reports = scoring.variants(
         pattern,
@@ -269,9 +310,9 @@ def _cell(
         data_root,
         device=device,
         split=cell.split,
+        names=wanted,
         progress=lambda done, total: tell(f"scored {done} of {total}"),
     )
-    default = "flips" if config.inference.flips else "plain"
     data = config.data.model_copy(update={"protocols": cell.sources})
     made = []
     for target, path in paths.items():

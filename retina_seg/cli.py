@@ -29,6 +29,7 @@ app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 app.add_typer(classify.app, name="classify")
 
+ROBUSTNESS = Path("configs/robustness")
 DataRoot = Annotated[
     Path,
     typer.Option(
@@ -249,6 +250,12 @@ def benchmark(
     ] = None,
     seeds: Annotated[str, typer.Option(help="With commas between them.")] = "0,1,2",
     split: Annotated[str, typer.Option(help="test, or val for choices that must not see test images.")] = "test",
+    photographs: Annotated[
+        str, typer.Option(help="Numbers of training images with commas between them, such as 1,5,all; default all.")
+    ] = "",
+    variants: Annotated[
+        bool, typer.Option(help="Score flips and post-processing each with and without, or only as configured.")
+    ] = True,
     out: Annotated[Path, typer.Option(help="Folder for the run folders.")] = Path("runs/benchmark"),
     folder: Annotated[Path, typer.Option("--results", help="Folder for the records.")] = Path("configs/results"),
     data_root: DataRoot = Path("data"),
@@ -266,7 +273,8 @@ def benchmark(
     from retina_seg.config import load_config
 
     loaded = [load_config(path) for path in configs]
-    cells = comparison.plan(loaded, protocol or ["drive"], comparison.seeds_of(seeds), split=split)
+    numbers = comparison.photographs_of(photographs) if photographs else ()
+    cells = comparison.plan(loaded, protocol or ["drive"], comparison.seeds_of(seeds), split=split, photographs=numbers)
     with terminal.resumable(), terminal.bar("cells", len(cells)) as advance:
         comparison.run(
             cells,
@@ -274,9 +282,57 @@ def benchmark(
             out=out,
             folder=folder,
             device=device,
+            variants=variants,
             progress=advance,
             on_record=terminal.record_line,
         )
+
+
+@app.command()
+def robustness(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Packaged models or run folders.")],
+    protocol: Annotated[str, typer.Option(help="Whose test images are made worse.")] = "drive",
+    degradation: Annotated[
+        list[str] | None, typer.Option(help="May be repeated; default all; an unknown name lists them.")
+    ] = None,
+    coder_steps: Annotated[int | None, typer.Option(help="Iterations of the sparse codes of a hybrid.")] = None,
+    penalty_factor: Annotated[float, typer.Option(help="Raises the penalties of the codes of a hybrid.")] = 1.0,
+    folder: Annotated[Path, typer.Option("--results", help="Folder of the records.")] = ROBUSTNESS,
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+) -> None:
+    """Score models on test images made worse: blur, noise, JPEG, light, colour, size.
+
+    What is recorded already is not scored again; `retina-seg results` makes the tables.
+
+    Example: `retina-seg robustness vessels vessels-small --degradation "noise 10" --data-root data`
+    """
+    from retina_seg import degradations
+    from retina_seg import robustness as worse
+
+    names = degradation or list(degradations.DEGRADATIONS)
+    scored: dict[tuple[str, str], dict[str, float]] = {}
+    for model in models:
+        with terminal.bar(f"{model}: photographs", None) as advance:
+            lines = worse.score(
+                model,
+                protocol,
+                data_root,
+                degradations=names,
+                steps=coder_steps,
+                penalty_factor=penalty_factor,
+                known=degradations.read_all(folder),
+                device=device,
+                progress=lambda done, total: advance(done, total=total),
+            )
+        terminal.files(degradations.remember(folder, lines))
+        for line in lines:
+            scored.setdefault((line.degradation, line.target), {})[model] = line.dice
+    rows = [
+        (*what, *(f"{found[model]:.4f}" if model in found else "" for model in models))
+        for what, found in scored.items()
+    ]
+    terminal.table(("degradation", "target", *models), rows, title=f"Dice by {protocol}, photographs made worse")
 
 
 @app.command()
@@ -305,17 +361,18 @@ def results(
     folder: Annotated[Path, typer.Option("--results", help="Folder of the records.")] = Path("configs/results"),
     out: Annotated[Path, typer.Option(help="The page of all tables.")] = Path("RESULTS.md"),
     reference: Annotated[str, typer.Option(help="Configuration to compare with; default the best.")] = "",
+    worse: Annotated[Path, typer.Option("--robustness", help="Folder of what `robustness` recorded.")] = ROBUSTNESS,
 ) -> None:
     """Make the tables of a benchmark from its records, as Markdown, CSV and JSON; nothing is scored again.
 
-    Those of `retina-seg classify study` too, where they are recorded.
+    Those of `retina-seg robustness` and `retina-seg classify study` too, where they are recorded.
 
     Example: `retina-seg results --results configs/results --out RESULTS.md`
     """
     from retina_seg import report
     from retina_seg import results as tables
 
-    terminal.files([*tables.write(folder, out, reference=reference), *report.draw_optimisers(folder)])
+    terminal.files([*tables.write(folder, out, worse=worse, reference=reference), *report.draw_optimisers(folder)])
     if classify.STUDIES.is_dir():
         terminal.files(classify.write_studies())
 

@@ -44,7 +44,8 @@ class Record:
     learnt_from : name and weights of the models it started or learnt from, of the first fold.
     log : entries of log.jsonl (step, loss, validation scores); with folds those of the first.
     default : the variant that is the result: flips as the configuration says, no post-processing.
-    variants : name (`VARIANTS`) -> `scores.Report` without its curves; all but the default one without images.
+    variants : name (`VARIANTS`) -> `scores.Report` without its curves; all but the default one without images. The
+        default one alone where nothing else was asked for.
     """
 
     name: str
@@ -74,6 +75,12 @@ class Record:
         return str(self.report["target"])
 
     @property
+    def photographs(self) -> int | None:
+        """How many it learnt from where that is a part of the training images (`data.photographs`), else None."""
+        number: int | None = self.config["data"]["photographs"]
+        return number
+
+    @property
     def scored_as(self) -> str:
         """The protocol, with the target where it has several (`protocols.report_name`)."""
         return protocols.report_name(self.protocol, self.target)
@@ -91,7 +98,7 @@ class Record:
     @property
     def title(self) -> str:
         """For people, in a line."""
-        text = title_of(self.name, self.sources, self.protocol, self.split, self.seed)
+        text = title_of(self.name, self.sources, self.protocol, self.split, self.seed, self.photographs)
         return text if self.scored_as == self.protocol else f"{text}, {self.target.replace('_', ' ')}"
 
     @property
@@ -109,7 +116,8 @@ class Record:
 
     def path(self, folder: Path) -> Path:
         """Its file below the folder of records."""
-        return path_of(folder / self.name, self.sources, self.protocol, self.target, self.split, self.seed)
+        own = folder / self.name
+        return path_of(own, self.sources, self.protocol, self.target, self.split, self.seed, self.photographs)
 
     def to_json(self) -> str:
         """Strict JSON text with a line for each group of scores and each image."""
@@ -121,17 +129,36 @@ def sources_in_words(sources: Sequence[str], protocol: str) -> str:
     return "" if tuple(sources) == (protocol,) else f" from {' + '.join(sources)}"
 
 
-def title_of(name: str, sources: Sequence[str], protocol: str, split: str, seed: int) -> str:
+def title_of(
+    name: str, sources: Sequence[str], protocol: str, split: str, seed: int, photographs: int | None = None
+) -> str:
     """For people: what was trained and how it is scored, in a line."""
     where = protocol + ("" if split == "test" else f" ({split})")
-    return f"{name}{sources_in_words(sources, protocol)} on {where}, seed {seed}"
+    few = f", {photographs} photograph{'s' * (photographs > 1)}" if photographs else ""
+    return f"{name}{sources_in_words(sources, protocol)} on {where}{few}, seed {seed}"
 
 
-def path_of(folder: Path, sources: Sequence[str], protocol: str, target: str, split: str, seed: int) -> Path:
-    """Where a record is kept in its configuration's folder: <protocol>[-<target>][-val]-seed<k>.json."""
+def path_of(
+    folder: Path,
+    sources: Sequence[str],
+    protocol: str,
+    target: str,
+    split: str,
+    seed: int,
+    photographs: int | None = None,
+) -> Path:
+    """Where a record is kept in its configuration's folder.
+
+    That is <protocol>[-<target>][-<n>photographs][-val]-seed<k>.json, with the sources before it where they are others.
+    """
     scored = protocols.report_name(protocol, target)
     where = scored if tuple(sources) == (protocol,) else f"{'+'.join(sources)}-on-{scored}"
-    return folder / f"{where}{'' if split == 'test' else f'-{split}'}-seed{seed}.json"
+    return folder / f"{where}{part_of(split, photographs)}-seed{seed}.json"
+
+
+def part_of(split: str, photographs: int | None) -> str:
+    """What names of files and folders say of the split and of the number of photographs; "" where that is all."""
+    return (f"-{photographs}photographs" if photographs else "") + ("" if split == "test" else f"-{split}")
 
 
 def stored(report: Report, *, images: bool) -> dict[str, Any]:
@@ -168,8 +195,8 @@ def read(path: Path) -> Record:
             raise ValueError("no seed or no sources")
         for protocol in (record.protocol, *record.sources):
             protocols.find(protocol)
-        if set(record.variants) != set(VARIANTS) or not record.report["per_image"] or not record.schedule:
-            raise ValueError("not all variants")
+        if not set(record.variants) <= set(VARIANTS) or not record.report["per_image"] or not record.schedule:
+            raise ValueError("unknown variants, no images or no schedule")
         if record.path(path.parents[1]) != path:
             raise ValueError(f"it belongs to {record.path(path.parents[1])}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:

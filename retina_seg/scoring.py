@@ -3,7 +3,7 @@
 No formulas and no tables.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -143,9 +143,10 @@ def variants(
     *,
     device: str = "auto",
     split: str = "test",
+    names: Collection[str] = tuple(VARIANTS),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[str, Report]]:
-    """Score a model in every one of VARIANTS: name -> target -> report.
+    """Score a model in those of VARIANTS that are named: name -> target -> report.
 
     The network reads a photograph once for both of `clean`. `Report.further` is empty but for the variant that the
     model's card names. `model` and errors are those of `score`.
@@ -164,7 +165,7 @@ def variants(
 
         return of
 
-    models = {name: used(variant) for name, variant in VARIANTS.items()}
+    models = {name: used(variant) for name, variant in VARIANTS.items() if name in names}
     return evaluate_together(models, protocol, data_root, split=split, progress=progress)
 
 

@@ -224,7 +224,56 @@ def test_validation_images_are_scored_without_having_been_seen(config, drawn_dri
     assert not (tmp_path / "runs" / "tiny" / "drive" / "seed0" / "reports").exists()
 
 
+def test_few_photographs_have_folders_and_records_of_their_own(copy, done, tiny_config, drawn_drive):
+    config = load_config(tiny_config, ["name=few", "data.threshold_on=fit"])
+    cells = plan([config], ["drive"], (2,), photographs=(1, 3, None))
+    one, three, whole = go(cells, drawn_drive, copy, variants=False)
+    assert (one.photographs, three.photographs, whole.photographs) == (1, 3, None)
+    names = [record.path(copy / "results").name for record in (one, three, whole)]
+    assert names == ["drive-1photographs-seed2.json", "drive-3photographs-seed2.json", "drive-seed2.json"]
+    assert all((copy / "results" / "few" / name).is_file() for name in names)
+    seen = [zoo.card(copy / "runs" / "few" / name / "seed2") for name in ("drive-1photographs", "drive-3photographs")]
+    assert [len(card.training["images"]) for card in seen] == [1, 3]
+    assert "1 training images" in one.report["threshold_source"]
+    assert set(one.variants) == {"plain"}
+    page = results.page(read_all(copy / "results"))
+    assert "### `drive`, few photographs" in page
+    assert "| model | 1 | 3 | all |" in page
+
+
+def test_variants_left_out_are_made_up_for_without_training(copy, config, drawn_drive, monkeypatch):
+    path = copy / "results" / "tiny" / "drive-seed0.json"
+    path.unlink()
+    cells = plan([config], ["drive"], (0,))
+    (quick,) = go(cells, drawn_drive, copy, variants=False)
+    assert set(quick.variants) == {"plain"}
+    page = results.page([quick])
+    assert "– | – | – |" in page.split("Flips and post-processing")[1]
+    monkeypatch.setattr(train, "fit", no_training)
+    (complete,) = go(cells, drawn_drive, copy)
+    assert set(complete.variants) == set(VARIANTS)
+    assert complete.variants["plain"] == quick.variants["plain"]
+    (again,) = go(cells, drawn_drive, copy, variants=False)
+    assert again == complete
+
+
 # --- plans: manifests only
+
+
+def test_cross_single_leaves_the_joint_trainings_out(config):
+    cells = plan([config], ["cross-single"], (0,))
+    assert len(cells) == 6
+    assert {len(cell.sources) for cell in cells} == {1}
+    with pytest.raises(UserError, match="cross-single scores all images"):
+        plan([config], ["cross-single"], (0,), split="val")
+
+
+def test_more_photographs_than_there_are_are_refused(config):
+    with pytest.raises(UserError, match=r"data\.photographs is 17, but only 16"):
+        plan([config], ["drive"], (0,), photographs=(1, 17))
+    with pytest.raises(UserError, match="--photographs '1,0'"):
+        benchmark.photographs_of("1,0")
+    assert benchmark.photographs_of("1, 5,all") == (1, 5, None)
 
 
 def test_cross_is_every_pair_and_every_set_left_out(config):

@@ -23,10 +23,10 @@ LAYERS = [
     },
     {"io", "config", "cards", "datasets", "releases", "phantom", "preprocess", "augment", "patches", "photographs"}
     | {"models", "losses", "protocols", "scores", "duplicates", "agreement", "quality", "postprocess", "lesions"}
-    | {"subgroups"},
+    | {"subgroups", "markdown", "published", "degradations"},
     {"checkpoint", "zoo", "inference", "extents", "explain"},
     {"loop", "train", "ensemble", "evaluate", "audit", "download", "batch", "scoring", "report", "demonstration"}
-    | {"benchmark", "records", "results", "figures"},
+    | {"benchmark", "records", "groups", "matrices", "results", "figures", "robustness"},
     {"terminal", "viewer", "classify", "arguments"},
     {"cli"},
 ]
@@ -70,7 +70,17 @@ def test_only_one_file_knows_albumentations_and_only_two_draw():
     "name",
     [
         *("metrics", "biomarkers", "centrelines", "evaluate", "manifest", "datasets", "fov", "io", "phantom"),
-        *("preprocess", "postprocess", "protocols", "scores", "records", "results"),
+        *(
+            "preprocess",
+            "postprocess",
+            "protocols",
+            "scores",
+            "records",
+            "groups",
+            "matrices",
+            "results",
+            "degradations",
+        ),
     ],
 )
 def test_numpy_modules_do_not_import_torch(name):

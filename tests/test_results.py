@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retina_seg import protocols, results, zoo
+from retina_seg import degradations, protocols, results, zoo
 from retina_seg.config import Config
 from retina_seg.errors import UserError
+from retina_seg.groups import grouped, paired
+from retina_seg.published import PUBLISHED
 from retina_seg.records import FOLDER, VARIANTS, Record, changes, read, read_all
-from retina_seg.results import METRICS, grouped, page, paired
+from retina_seg.results import METRICS, page
 
 TRAINING = {"steps": 100, "batch_size": 2, "accumulate": 2, "patch_size": 64, "warmup_steps": 10}
 
@@ -31,7 +33,9 @@ def report(protocol: str, shift: float, split: str) -> dict:
     return loaded
 
 
-def record(name="net", protocol="drive", seed=0, shift=0.0, *, sources=None, split="test", **training) -> Record:
+def record(
+    name="net", protocol="drive", seed=0, shift=0.0, *, sources=None, split="test", photographs=None, **training
+) -> Record:
     variants = {}
     for number, variant in enumerate(VARIANTS):
         variants[variant] = report(protocol, shift - number / 1000, split)
@@ -44,7 +48,7 @@ def record(name="net", protocol="drive", seed=0, shift=0.0, *, sources=None, spl
         {
             "name": name,
             "seed": seed,
-            "data": {"protocols": sources},
+            "data": {"protocols": sources, "photographs": photographs},
             "model": "unet",
             "training": {**TRAINING, **training},
         }
@@ -141,7 +145,7 @@ def test_the_human_comes_first_and_published_figures_are_labelled(folder):
     assert cells["Dice"] == f"{human['fov']['dice']:.4f}"
     assert cells["AUC"] == "–"
     published = [line for line in lines if "*published: " in line]
-    assert len(published) == sum(figure.protocol == "drive" for figure in results.PUBLISHED)
+    assert len(published) == sum(figure.protocol == "drive" for figure in PUBLISHED)
     assert any("Little W-Net (re-scored" in line and "| 0.9811 |" in line for line in published)
     assert any("DRIU" in line and "| 0.821 |" in line for line in published)
     names = [line.split("|")[1].strip() for line in lines]
@@ -256,6 +260,38 @@ def test_ablations_stand_apart_with_what_differs(tmp_path):
     assert (reference["what differs"], reference["Δ Dice"]) == ("–", "–")
 
 
+def test_trainings_with_few_photographs_stand_in_a_matrix_of_their_own():
+    parts = [record("net", seed=seed, shift=-0.1, photographs=2) for seed in range(3)]
+    text = page([*THREE, *parts, record("some", photographs=10, shift=-0.05)])
+    whole, few = text.split("## Few training photographs")
+    assert "| some" not in whole
+    assert row(few, "model") == ["model", "2", "10", "all"]
+    dice = [one.report["fov"]["dice"] for one in parts]
+    assert row(few, "net")[1:] == [f"{dice[0]:.4f} ± 0.0000", "–", row(text, "net")[7]]
+    assert row(few, "some †")[1] == row(few, "some †")[3] == "–"
+
+
+def test_the_study_of_the_hybrids_stands_apart_beside_its_reference():
+    names = ("hybrids-reference", "hybrids-csc")
+    runs = [
+        record(name, seed=seed, shift=shift) for name, shift in zip(names, (0, 0.01), strict=True) for seed in (0, 1, 2)
+    ]
+    runs += [record(name, seed=seed, shift=-0.1, photographs=2) for name in names for seed in (0, 1, 2)]
+    runs += [record(name, "cross-stare", sources=("drive",)) for name in names]
+    worse = [degradations.Line(names[1], 0, "a", "drive", "vessels", "noise 10", None, 2.0, 20, 0.7, 0.9)]
+    text = page([record(), *runs], worse=worse, study="What holds.\n")
+    whole, apart = text.split("## What the hybrids are good for")
+    assert "hybrids" not in whole
+    assert apart.lstrip().startswith("What holds.")
+    assert row(apart, "hybrids-csc", 0)[1:4] == ["unet", "12,345", "100 × 4 × 64"]
+    few = row(apart, "hybrids-csc", 1)
+    assert few[1].endswith("(+0.0000 (+0.0000 to +0.0000))")
+    assert "(+0.0100 (+0.0100 to +0.0100))" in few[2]
+    assert "(" not in row(apart, "hybrids-reference", 1)[1]
+    assert row(apart, "model", 3) == ["model", "drive, on cross-stare"]
+    assert row(apart, "hybrids-csc, penalty × 2 †")[1] == "0.7000"
+
+
 def test_joint_trainings_stand_beside_the_others(tmp_path):
     together = ("drive", "stare-10")
     put(tmp_path, *THREE, record("both", sources=together, shift=-0.005))
@@ -282,7 +318,7 @@ def test_validation_images_have_tables_of_their_own(tmp_path):
 def test_files(folder, tmp_path):
     (folder / results.INTRODUCTION).write_text("What was asked.\n", encoding="utf-8")
     out = tmp_path / "RESULTS.md"
-    assert results.write(folder, out) == [out, folder / "results.csv", folder / "results.json"]
+    assert results.write(folder, out, worse=folder / "worse") == [out, folder / "results.csv", folder / "results.json"]
     text = out.read_text(encoding="utf-8")
     assert "What was asked." in text
     assert text.count("\n\n\n") == 0
@@ -294,7 +330,7 @@ def test_files(folder, tmp_path):
     assert first["is_result"] == "True"
     assert json.loads((folder / "results.json").read_text())[0]["config"] == "net"
     again = {path: path.read_bytes() for path in (out, folder / "results.csv", folder / "results.json")}
-    results.write(folder, out)
+    results.write(folder, out, worse=folder / "worse")
     assert {path: path.read_bytes() for path in again} == again
 
 
@@ -309,7 +345,7 @@ def test_records_that_must_not_be_averaged_are_refused():
 
 def test_no_records(tmp_path):
     with pytest.raises(UserError, match="there are no records"):
-        results.write(tmp_path, tmp_path / "RESULTS.md")
+        results.write(tmp_path, tmp_path / "RESULTS.md", worse=tmp_path / "worse")
     assert not list(tmp_path.iterdir())
 
 
@@ -334,8 +370,8 @@ def test_a_damaged_record_is_named(folder, damage):
 
 def test_published_figures_are_of_known_protocols():
     known = {protocols.report_name(name, target) for name, one in protocols.PROTOCOLS.items() for target in one.targets}
-    assert {figure.protocol for figure in results.PUBLISHED} <= known
-    assert len(set(results.PUBLISHED)) == len(results.PUBLISHED)
+    assert {figure.protocol for figure in PUBLISHED} <= known
+    assert len(set(PUBLISHED)) == len(PUBLISHED)
 
 
 def test_changes_are_told_in_words():
@@ -376,4 +412,7 @@ def test_the_published_page_is_made_of_the_published_records():
     root = Path(__file__).resolve().parents[1]
     folder = root / FOLDER
     introduction = (folder / results.INTRODUCTION).read_text(encoding="utf-8")
-    assert (root / "RESULTS.md").read_text(encoding="utf-8") == page(read_all(folder), introduction=introduction)
+    study, worse = folder / results.STUDY, degradations.read_all(root / "configs" / "robustness")
+    written = study.read_text(encoding="utf-8") if study.exists() else ""
+    made = page(read_all(folder), introduction=introduction, worse=worse, study=written)
+    assert (root / "RESULTS.md").read_text(encoding="utf-8") == made

@@ -74,6 +74,14 @@ class Begins(Protocol):
         """`images`: image float32 (C, h, w), target (K, h, w) in [0, 1] and field of view bool (h, w) of each."""
 
 
+@runtime_checkable
+class Recodes(Protocol):
+    """A network of sparse codes, which may be found in another way after the training."""
+
+    def recode(self, steps: int | None, penalty_factor: float) -> None:
+        """`steps` iterations (None: as many as in the training), penalties `penalty_factor` times the learnt ones."""
+
+
 Network = TypeVar("Network", bound=nn.Module)
 # The argument that names a file of weights to begin with, in every network that has one.
 WEIGHTS = "weights"

@@ -43,7 +43,7 @@ class SparseCode(nn.Module):
         if steps < 1 or penalty <= 0 or stride < 1:
             raise ValueError(f"steps {steps}, penalty {penalty} and stride {stride} must be above 0")
         self.steps, self.stride = steps, stride
-        self.penalty_factor = 1.0  # for the robustness curves: raises every penalty after the training
+        self.penalty_factor = 1.0  # raises every penalty after the training
         self.directions = nn.Parameter(sparse.unit(torch.randn(atoms, channels, side, side)))  # v
         self.slopes = nn.Parameter(torch.full((atoms,), math.log(math.expm1(penalty))))  # rho
 
@@ -122,6 +122,10 @@ class CSCUNet(nn.Module):
         if self.training:
             self._misfit = (rebuilt - padded)[..., :height, :width].square().mean(dim=1, keepdim=True)
         return self.net(codes, padded)[..., :height, :width]
+
+    def recode(self, steps: int | None, penalty_factor: float) -> None:
+        """See `models.Recodes`."""
+        self.coder.steps, self.coder.penalty_factor = steps or self.coder.steps, penalty_factor
 
     def own_loss(self, fov: Tensor) -> Tensor:
         """What the training adds to its loss for the images of the last forward pass; `fov` (N, 1, H, W)."""

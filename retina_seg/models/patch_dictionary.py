@@ -174,6 +174,12 @@ class PatchDictionary(nn.Module):
         codes = sparse.code(signals, dictionary, self.penalty, self.steps, gain=gain)
         return torch.cat([F.relu(codes), F.relu(-codes)], dim=1)
 
+    def recode(self, steps: int | None, penalty_factor: float) -> None:
+        """See `models.Recodes`; in every layer."""
+        self.steps, self.penalty = steps or self.steps, penalty_factor * self.penalty
+        if self.below is not None:
+            self.below.recode(steps, penalty_factor)
+
     def signals(self, image: Tensor, scale: int) -> tuple[Tensor, Tensor]:
         """Patches without their means, (N * places, C side^2), and the means, (N * places, C)."""
         if scale > 1:

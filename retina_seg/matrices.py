@@ -1,0 +1,157 @@
+"""Matrices of scores: configurations in rows, what is varied in columns.
+
+Few training photographs, photographs made worse, and the study of the hybrids, which has both and more. No scoring.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from retina_seg import markdown, protocols
+from retina_seg.degradations import DEGRADATIONS, Line
+from retina_seg.groups import ENOUGH_SEEDS, Group, paired
+from retina_seg.scores import TITLES
+
+STUDY, REFERENCE = "hybrids-", "-reference"  # how names begin, and how that of what they are compared with ends
+_DIFFERENCE = (
+    "in brackets the difference from `{reference}`: image means, averaged over the seeds that both have, 95 % interval "
+    "by a paired bootstrap over subjects"
+)
+_DEGRADED = (
+    "Dice on test images made worse, pooled inside the field of view, threshold of the card, mean ± SD over seeds: "
+    "Gaussian blur (sigma, px), noise (SD, of 255), JPEG (quality), dark (a quarter of the light), gamma, light that "
+    "falls to a third from left to right, no colour, another size."
+)
+
+
+def few(groups: Sequence[Group]) -> list[str]:
+    """The section on trainings with a part of the training images (`data.photographs`), a matrix for each protocol."""
+    parts = [part for own in _by_protocol(groups) for part in _few(own)]
+    return ["## Few training photographs", *parts] if parts else []
+
+
+def degraded(lines: Iterable[Line]) -> list[str]:
+    """The section on photographs made worse."""
+    parts = _degraded(list(lines))
+    return ["## Photographs made worse", *parts] if parts else []
+
+
+def study(groups: Sequence[Group], lines: Iterable[Line], text: str) -> list[str]:
+    """The section on the hybrids: `text`, what was trained, and the matrices of all that was varied."""
+    if not groups:
+        return []
+    vessels = [group for group in groups if not group.first.crossed and len(_targets(group)) == 1]
+    lesions = [group for group in groups if not group.first.crossed and len(_targets(group)) > 1]
+    parts = ["## What the hybrids are good for", *([text.strip()] if text.strip() else []), _trained(groups)]
+    for own in _by_protocol(vessels):
+        parts += _few(own)
+    if crossed := [group for group in groups if group.first.crossed]:
+        parts += ["### Another camera", "Learnt from the training images of one set, scored on all of another."]
+        parts += _matrices(_columns(crossed, lambda one: f"{' + '.join(one.first.sources)}, on {one.first.protocol}"))
+    if found := _degraded(list(lines)):
+        parts += ["### Photographs made worse", *found]
+    if lesions:
+        parts += ["### Lesions", "IDRiD, test images."]
+        parts += _matrices(_columns(lesions, lambda one: one.first.target.replace("_", " ")))
+    return parts
+
+
+def _targets(group: Group) -> tuple[str, ...]:
+    return protocols.find(group.first.protocol).targets
+
+
+def _by_protocol(groups: Iterable[Group]) -> list[list[Group]]:
+    found: dict[tuple[str, ...], list[Group]] = {}
+    for group in groups:
+        found.setdefault((group.first.scored_as, group.first.split, *group.first.sources), []).append(group)
+    return list(found.values())
+
+
+def _few(groups: Sequence[Group]) -> list[str]:
+    """The matrix of one protocol over numbers of photographs; [] where none learnt from a part."""
+    names = {group.first.name for group in groups if group.first.photographs}
+    own = [group for group in groups if group.first.name in names]
+    if not own:
+        return []
+    first = own[0].first
+    ordered = sorted(own, key=lambda group: group.first.photographs or 10**9)
+    kind = "" if first.split == "test" else ", validation images"
+    text = (
+        "Learnt from so many of the training images, drawn by the seed; those of a smaller number are among those of a "
+        f"larger one. Scored on the same {first.report['n_images']} images."
+    )
+    columns = _columns(ordered, lambda one: str(one.first.photographs or "all"))
+    return [f"### `{first.scored_as}`{first.learnt}, few photographs{kind}", text, *_matrices(columns)]
+
+
+def _columns(groups: Iterable[Group], title: Callable[[Group], str]) -> dict[str, list[Group]]:
+    columns: dict[str, list[Group]] = {}
+    for group in groups:
+        columns.setdefault(title(group), []).append(group)
+    return columns
+
+
+def _matrices(columns: Mapping[str, Sequence[Group]]) -> list[str]:
+    """A table for each metric of the headline."""
+    everything = [group for own in columns.values() for group in own]
+    names = sorted({group.first.name for group in everything}, key=lambda name: (not name.endswith(REFERENCE), name))
+    reference = next((name for name in names if name.endswith(REFERENCE)), "")
+    parts = []
+    for metric in everything[0].headline:
+        rows = []
+        for name in names:
+            mine = {title: group for title, own in columns.items() for group in own if group.first.name == name}
+            others = {title: group for title, own in columns.items() for group in own if group.first.name == reference}
+            few_seeds = min(len(group.records) for group in mine.values()) < ENOUGH_SEEDS
+            cells = [_cell(mine.get(title), others.get(title), metric) for title in columns]
+            rows.append((name + (" †" if few_seeds else ""), *cells))
+        how = f"; {_DIFFERENCE.format(reference=reference)}" if reference else ""
+        parts += [f"{TITLES[metric]}, mean ± SD over seeds{how}:", markdown.table(("model", *columns), rows)]
+    return parts
+
+
+def _cell(group: Group | None, reference: Group | None, metric: str) -> str:
+    if group is None:
+        return markdown.DASH
+    text = markdown.mean_sd(group.values(metric)) + (" ‡" if group.leaked else "")
+    found = None if reference in (None, group) else paired(group, reference, metric)
+    return text if found is None else f"{text} ({markdown.difference(found['difference'], found['ci95'])})"
+
+
+def _trained(groups: Sequence[Group]) -> str:
+    """What was trained, a row for each configuration."""
+    rows: dict[str, tuple[str, ...]] = {}
+    for group in groups:
+        one = group.first
+        minutes = max(record.seconds for record in group.records) / 60
+        row = (
+            one.name,
+            one.config["model"]["name"],
+            f"{one.parameters:,}",
+            one.schedule,
+            f"{minutes:.0f} ({one.device})",
+        )
+        rows.setdefault(one.name, row)
+    return markdown.table(("model", "network", "parameters", "schedule", "minutes"), rows.values())
+
+
+def _degraded(lines: Sequence[Line]) -> list[str]:
+    """A matrix for each protocol and target: rows are models and how their codes were found."""
+    parts: list[str] = [_DEGRADED] if lines else []
+    for scored in dict.fromkeys((line.protocol, line.target) for line in lines):
+        own = [line for line in lines if (line.protocol, line.target) == scored]
+        columns = [name for name in DEGRADATIONS if any(line.degradation == name for line in own)]
+        rows = []
+        for config, setting in dict.fromkeys((line.config, line.setting) for line in own):
+            mine = [line for line in own if (line.config, line.setting) == (config, setting)]
+            values = [[line.dice for line in mine if line.degradation == name] for name in columns]
+            cells = [markdown.mean_sd(found) if found else markdown.DASH for found in values]
+            mark = "" if min(len(found) for found in values) >= ENOUGH_SEEDS else " †"
+            rows.append((config + _recoded(*setting) + mark, *cells))
+        parts += [f"`{protocols.report_name(*scored)}`:", markdown.table(("model", *columns), rows)]
+    return parts
+
+
+def _recoded(steps: int | None, penalty_factor: float) -> str:
+    """How the codes were found, where that was not as in the training."""
+    said = [f"{steps} iterations"] if steps else []
+    said += [f"penalty × {penalty_factor:g}"] if penalty_factor != 1 else []
+    return f", {', '.join(said)}" if said else ""
