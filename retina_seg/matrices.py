@@ -42,7 +42,10 @@ def study(groups: Sequence[Group], lines: Iterable[Line], text: str) -> list[str
     lesions = [group for group in groups if not group.first.crossed and len(_targets(group)) > 1]
     parts = ["## What the hybrids are good for", *([text.strip()] if text.strip() else []), _trained(groups)]
     for own in _by_protocol(vessels):
+        whole = [group for group in own if group.first.name not in _in_part(own)]
+        title = f"`{own[0].first.scored_as}`{own[0].first.learnt}"
         parts += _few(own)
+        parts += [f"### {title}, to the end", *_matrices({title: whole})] if whole else []
     if crossed := [group for group in groups if group.first.crossed]:
         parts += ["### Another camera", "Learnt from the training images of one set, scored on all of another."]
         parts += _matrices(_columns(crossed, lambda one: f"{' + '.join(one.first.sources)}, on {one.first.protocol}"))
@@ -65,10 +68,14 @@ def _by_protocol(groups: Iterable[Group]) -> list[list[Group]]:
     return list(found.values())
 
 
+def _in_part(groups: Iterable[Group]) -> set[str]:
+    """Names of the configurations that learnt from a part of the training images, too."""
+    return {group.first.name for group in groups if group.first.photographs}
+
+
 def _few(groups: Sequence[Group]) -> list[str]:
     """The matrix of one protocol over numbers of photographs; [] where none learnt from a part."""
-    names = {group.first.name for group in groups if group.first.photographs}
-    own = [group for group in groups if group.first.name in names]
+    own = [group for group in groups if group.first.name in _in_part(groups)]
     if not own:
         return []
     first = own[0].first
