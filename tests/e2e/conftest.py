@@ -111,9 +111,15 @@ class Visit:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the page runs nothing and has drawn."""
-        self.page.get_by_test_id("stApp").and_(self.page.locator('[data-test-script-state="notRunning"]')).wait_for()
-        self.page.wait_for_timeout(300)
+        """Wait until the page runs nothing, no message comes any more and all is drawn."""
+        idle = self.page.get_by_test_id("stApp").and_(self.page.locator('[data-test-script-state="notRunning"]'))
+        for _ in range(100):
+            came = len(self.messages)
+            idle.wait_for()
+            self.page.wait_for_timeout(300)
+            if len(self.messages) == came:
+                return
+        pytest.fail("the page does not come to rest")
 
     def picture(self) -> np.ndarray:
         """What the canvas shows, uint8 (h, w, 3)."""
