@@ -87,6 +87,28 @@ def test_training_examples_are_a_leak(digits_run):
     assert any("not a test score" in one for one in scored.warnings)
 
 
+def test_what_is_without_leaks_is_scored_as_if_it_were_all_there_is(digits_run):
+    classifier = Classifier.from_pretrained(digits_run, "cpu")
+    part = tasks.load("digits", tasks.Wanted(size=8)).test
+    answered = classifier.calibrated(torch.from_numpy(training.outputs(classifier.net, part, "cpu")))
+    rest = np.arange(200, len(part))
+    alone = evaluation.report(classifier.card, part.take(rest), [answered[0][rest]], split="test", columns=())
+    both = evaluation.report(classifier.card, part, answered, split="test", columns=(), leaked=part.keys[:200])
+    assert both.clean["digit"].scores == alone.heads["digit"].scores != both.heads["digit"].scores
+    assert both.clean["digit"].ci95 == alone.heads["digit"].ci95
+    assert both.clean["digit"].confusion == alone.heads["digit"].confusion
+    assert (both.clean_joint, both.clean_joint_ci95) == (alone.joint, alone.joint_ci95)
+    assert alone.joint_ci95[0] <= alone.joint == alone.heads["digit"].scores["accuracy"] <= alone.joint_ci95[1]
+    nothing = evaluation.report(classifier.card, part, answered, split="test", columns=(), leaked=part.keys)
+    assert nothing.clean == {}
+
+
+def test_nothing_left_to_score_is_an_error(digits_run):
+    keys = tasks.load("digits", tasks.Wanted(size=8)).test.keys
+    with pytest.raises(UserError, match="nothing is left to score"):
+        evaluation.evaluate(digits_run, digits_run.parent, leave_out=keys, device="cpu")
+
+
 def test_resumed_equals_uninterrupted(iris, tmp_path):
     config = load_config(iris)
     whole = training.fit(config, tmp_path / "whole", tmp_path, device="cpu")

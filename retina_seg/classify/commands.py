@@ -1,5 +1,6 @@
 """The commands `retina-seg classify`: arguments in, tables and files out; nothing is computed here."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -125,15 +126,19 @@ def evaluate(
         terminal.files(drawing.draw_report(scored, out))
 
 
+def _interval(edges: Sequence[float]) -> str:
+    return "{:.4f} to {:.4f}".format(*edges)
+
+
 def show(scored: "ClassReport") -> None:
     """The tables of a report and what must be said beside them."""
     for name, head in scored.heads.items():
         title = f"{scored.model}, {name} ({scored.split}, {scored.n_examples} examples of {scored.n_subjects} subjects)"
-        clean = scored.clean.get(name, {})
-        columns = ("score", "value", "95 % interval", *(["without leaks"] if clean else []))
+        shown = [head, *([scored.clean[name]] if name in scored.clean else [])]
+        columns = ("score", "value", "95 % interval", "without leaks", "95 % interval")[: 1 + 2 * len(shown)]
         rows = [
-            (one, f"{value:.4f}", "{:.4f} to {:.4f}".format(*head.ci95[one]), *([f"{clean[one]:.4f}"] if clean else []))
-            for one, value in head.scores.items()
+            (one, *(text for own in shown for text in (f"{own.scores[one]:.4f}", _interval(own.ci95[one]))))
+            for one in head.scores
         ]
         terminal.table(columns, rows, title=title)
         if head.confusion:
@@ -144,8 +149,10 @@ def show(scored: "ClassReport") -> None:
             if len(shares) > 1:
                 terminal.table((column, "examples", "right"), shares)
     if len(scored.heads) > 1:
-        beside = f", {scored.clean['joint']['accuracy']:.4f} without leaks" if scored.leaked else ""
-        terminal.console.print(f"all answers right: {scored.joint:.4f}{beside}", highlight=False)
+        text = f"all answers right: {scored.joint:.4f} ({_interval(scored.joint_ci95)})"
+        if scored.clean:
+            text += f", {scored.clean_joint:.4f} ({_interval(scored.clean_joint_ci95)}) without leaks"
+        terminal.console.print(text, highlight=False)
     for warning in scored.warnings:
         terminal.note(warning)
 

@@ -54,7 +54,8 @@ class ClassReport:
     """The scores of one classifier on one side of its task; the JSON has the same names.
 
     `heads` are of all examples, `clean` of those that show no eye the model has learnt from, where some do: both are
-    printed, and only `clean` are test scores then. `joint` is the share of examples whose answers are all right.
+    printed, and only `clean` are test scores then. `joint` is the share of examples whose answers are all right, with
+    its 95 % interval by subject; NaN where a question has no classes. `clean_joint` is that of `clean`.
     """
 
     model: str
@@ -64,8 +65,11 @@ class ClassReport:
     n_subjects: int
     heads: dict[str, HeadReport]
     joint: float
+    joint_ci95: list[float]
     leaked: list[str]
-    clean: dict[str, dict[str, float]]
+    clean: dict[str, HeadReport]
+    clean_joint: float
+    clean_joint_ci95: list[float]
     warnings: list[str]
     per_example: list[dict[str, Any]]
     provenance: dict[str, Any]
@@ -104,6 +108,8 @@ def evaluate(
     if leave_out:
         out = set(tasks.seen(card.task, part, leave_out))
         part = part.take(np.array([i for i, key in enumerate(part.keys) if key not in out], np.int64))
+        if not len(part):
+            raise UserError(f"all {len(out)} {split} examples of {card.task} are left out: nothing is left to score")
     if unknown := set(columns) - set(part.columns):
         known = ", ".join(part.columns) or "none"
         raise UserError(f"{card.task} has no column {', '.join(sorted(unknown))}: it has {known}")
@@ -146,27 +152,27 @@ def report(
     warnings: Sequence[str] = (),
 ) -> ClassReport:
     """The report of answers that are already known: of every question (N, K) probabilities or (N, 1) numbers."""
-    heads, groups = card.questions(), part.subjects
-    clean = np.array([key not in set(leaked) for key in part.keys])
-    reports, without = {}, {}
-    for number, (head, prob) in enumerate(zip(heads, answered, strict=True)):
-        truth = part.labels[:, number]
-        reports[head.name] = _head(head, prob, truth, groups, {name: part.columns[name] for name in columns})
-        if leaked:
-            without[head.name] = _scores(head, prob[clean], truth[clean])
-    joint = _joint(heads, answered, part.labels)
-    if leaked and len(heads) > 1:
-        without["joint"] = {"accuracy": _joint(heads, [one[clean] for one in answered], part.labels[clean])}
+    heads = card.questions()
+    unseen = np.array([i for i, key in enumerate(part.keys) if key not in set(leaked)], np.int64)
+    reports, joint, joint_ci95 = _answers(heads, part, answered, columns)
+    without: dict[str, HeadReport] = {}
+    without_joint, without_ci95 = math.nan, [math.nan, math.nan]
+    if leaked and len(unseen):
+        found = [one[unseen] for one in answered]
+        without, without_joint, without_ci95 = _answers(heads, part.take(unseen), found, columns)
     return ClassReport(
         model=card.name,
         task=card.task,
         split=split,
         n_examples=len(part),
-        n_subjects=len(set(groups)),
+        n_subjects=len(set(part.subjects)),
         heads=reports,
         joint=joint,
+        joint_ci95=joint_ci95,
         leaked=list(leaked),
         clean=without,
+        clean_joint=without_joint,
+        clean_joint_ci95=without_ci95,
         warnings=list(warnings),
         per_example=_table(heads, part, answered),
         provenance={
@@ -212,6 +218,23 @@ def _counts(groups: Mapping[str, Sequence[float]], names: Sequence[str]) -> tupl
     return [round(count * share) if count else 0 for count, share in known], [int(count) for count, _ in known]
 
 
+def _answers(
+    heads: Sequence[Head], part: tasks.Labelled, answered: Sequence[NDArray[np.float32]], columns: Sequence[str]
+) -> tuple[dict[str, HeadReport], float, list[float]]:
+    """The report of every question, and the share of examples with all answers right with its interval."""
+    groups, named = part.subjects, {name: part.columns[name] for name in columns}
+    reports = {
+        head.name: _head(head, prob, part.labels[:, number], groups, named)
+        for number, (head, prob) in enumerate(zip(heads, answered, strict=True))
+    }
+    if not all(head.classes for head in heads):
+        return reports, math.nan, [math.nan, math.nan]
+    given = [prob.argmax(axis=1) for prob in answered]
+    right = np.all([one == part.labels[:, k] for k, one in enumerate(given)], axis=0)
+    spread = measures.bootstrap_all(lambda chosen: {"joint": float(np.mean(chosen))}, [right], groups, n=_RESAMPLES)
+    return reports, measures.joint_accuracy(given, list(part.labels.T)), spread["joint"]
+
+
 def _head(
     head: Head,
     prob: NDArray[np.float32],
@@ -251,12 +274,6 @@ def _scores(head: Head, prob: NDArray[np.float32], truth: NDArray[Any]) -> dict[
     if len(head.classes) == 2:
         del found["quadratic_kappa"]  # says nothing more than kappa where there is no middle
     return found
-
-
-def _joint(heads: Sequence[Head], answered: Sequence[NDArray[np.float32]], labels: NDArray[Any]) -> float:
-    if not all(head.classes for head in heads):
-        return math.nan
-    return measures.joint_accuracy([one.argmax(axis=1) for one in answered], list(labels.T))
 
 
 def _table(

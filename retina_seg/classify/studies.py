@@ -285,7 +285,7 @@ def _train(study: Study, arm: Arm, seed: int, fold: int, data_root: str | Path) 
         scored = evaluation.evaluate(folder, data_root, device="cpu", leave_out=images)
         log = checkpoint.read_log(folder) if study.curve else []
         card = card_of(folder)
-    found = {name: scored.clean.get(name, head.scores) for name, head in scored.heads.items()}
+    found = {name: scored.clean.get(name, head).scores for name, head in scored.heads.items()}
     return {
         "parameters": card.parameters,
         "seconds": round(seconds, 1),
