@@ -647,7 +647,8 @@ def grade_page(session: Session, choices: Choices, look: Look) -> None:
             st.caption(meanings.get(answer.answer, ""))
             st.altair_chart(charts.probabilities(answer.probabilities, meanings), width="stretch")
     how = "calibrated on " + card.temperature_source if card.temperature_source else "not calibrated"
-    st.caption(f"Probabilities are {plain(how)}. Reference grades of the photograph are not shown to the classifier.")
+    worth = f"Probabilities are {plain(how)}{plain(graders.error_of(card))}."
+    st.caption(f"{worth} Reference grades of the photograph are not shown to the classifier.")
     for title, tab in zip(graded.figures, st.tabs([looked_at(one) for one in graded.figures]), strict=True):
         with tab:
             st.caption(LOOKED_AT[title.partition("-")[0]])

@@ -20,7 +20,16 @@ NOT_GIVEN = "not given"
 
 def columns_of(row: Row) -> dict[str, str]:
     """What the manifest says of a photograph that scores can be split by: its set, its eye, its labels."""
-    return {"set": row.dataset, "eye": row.eye, **row.labels}
+    return {"set": row.dataset, "eye": eye_of(row), **row.labels}
+
+
+def eye_of(row: Row) -> str:
+    """The side, right or left: as the manifest says, else by the disc, which lies towards the nose; "" if unknown."""
+    try:
+        disc, fovea = float(row.labels["disc_x"]), float(row.labels["fovea_x"])
+    except (KeyError, ValueError):
+        return row.eye
+    return row.eye or ("right" if disc > fovea else "left")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def test_an_empty_log_can_be_drawn():
 
 
 def test_the_log_of_a_classifier_is_drawn(tmp_path):
-    scores = {"log_likelihood": -1.0, "dr_grade_accuracy": 0.5, "size_rmse": 2.0}
+    scores = {"minus_loss": -1.0, "dr_grade_accuracy": 0.5, "size_rmse": 2.0}
     lines = [json.dumps({"step": s, "loss": 1 / s, **scores}) for s in (1, 2, 3)]
     (tmp_path / "log.jsonl").write_text("\n".join(lines), encoding="utf-8")
     (path,) = report.draw_log(tmp_path)

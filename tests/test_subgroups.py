@@ -1,11 +1,12 @@
 """Subgroups and Simpson's paradox: the kidney stones of Charig 1986, and what must not warn."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from retina_seg import subgroups
+from retina_seg import datasets, subgroups
 from retina_seg.metrics import Array
 from retina_seg.subgroups import Subgroup
 
@@ -105,6 +106,18 @@ def test_models_with_the_same_examples_are_never_reversed_until_answers_go_missi
     warning = subgroups.simpson_of(one, other[:10], groups, groups[:10])  # B gave up on the hard ones
     assert warning is not None
     assert "hard (A 3/10 = 30.0 %, B none)" in warning
+
+
+# --- columns
+
+
+def test_the_side_of_an_eye_is_told_by_the_manifest_or_by_where_the_disc_lies() -> None:
+    by_name = {name: {row.id: row for row in datasets.rows(name)} for name in ("chase_db1", "idrid_grade")}
+    assert {subgroups.eye_of(row) for row in by_name["chase_db1"].values()} == {"left", "right"}
+    row = by_name["idrid_grade"]["test/IDRiD_001"]
+    assert subgroups.columns_of(row)["eye"] == "left"  # disc at 651, fovea at 1914
+    assert subgroups.columns_of(by_name["idrid_grade"]["test/IDRiD_002"])["eye"] == "right"
+    assert subgroups.eye_of(replace(row, labels={})) == ""
 
 
 # --- inputs

@@ -115,6 +115,8 @@ def evaluate(
             other = evaluation.evaluate(against, data_root, split=split, columns=by or (), device=device)
         show(other)
         said = evaluation.reversals(scored, other)
+        if scored.leaked == other.leaked:
+            said = ["both have answered the same examples: no subgroup can turn the order of the two round"]
         for line in said or ["no subgroup turns the order of the two round"]:
             terminal.note(line)
     if json is not None:
@@ -269,13 +271,18 @@ def study(
     name: Annotated[str, typer.Argument(help="An unknown name lists all.")],
     folder: Annotated[Path, typer.Option("--results", help="Folder for the records.")] = STUDIES,
     data_root: DataRoot = Path("data"),
+    device: Device = "auto",
 ) -> None:
     """Run one of the comparisons of RESULTS.md anew: what it trains, how often and on what is in `studies`.
+
+    What is recorded already is not run again; `retina-seg results` makes the tables.
 
     Example: `retina-seg classify study lecun`
     """
     from retina_seg.classify import studies
 
     with terminal.bar("trainings", None) as advance:
-        path = studies.run(name, data_root, folder, progress=lambda done, total: advance(done, total=total))
+        path = studies.run(
+            name, data_root, folder, device=device, progress=lambda done, total: advance(done, total=total)
+        )
     terminal.files([path])

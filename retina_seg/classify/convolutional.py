@@ -116,7 +116,8 @@ def vgg16(
     ----------
     weights : file of VGG16's weights with torchvision's names, or None for random ones. The convolutions begin with
         them, and so do the two hidden layers of the head where the file has both and both have its shapes. The last
-        layer is always new. The images are not normalised as ImageNet's were; training on makes up for it.
+        layer is always new. Images are standardised one by one, not as ImageNet's were: a frozen body sees other values
+        than it has learnt from.
     hidden : units of the two hidden layers.
     pool : side of the grid the maps are averaged to before them, so that images need not be 224 x 224.
     dropout : probability, after each hidden layer.

@@ -5,7 +5,7 @@ No formulas (see measures) and no drawing.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ def evaluate(
     if split not in ("train", "val", "test"):
         raise UserError(f"there is no split {split!r}: choose train, val or test")
     part = part_of(card, data_root, split)
+    whole = len(part)
     if leave_out:
         out = set(tasks.seen(card.task, part, leave_out))
         part = part.take(np.array([i for i, key in enumerate(part.keys) if key not in out], np.int64))
@@ -128,9 +129,10 @@ def evaluate(
             f"LEAK: {card.name} learnt from {len(leaked)} of the {len(part)} scored examples, chose its temperature or "
             f"last step on them{same} ({named}): the scores without them are the ones to quote"
         )
-    return report(
+    made = report(
         card, part, answered, split=split, columns=columns or tuple(part.columns), leaked=leaked, warnings=warnings
     )
+    return replace(made, provenance={**made.provenance, "left_out": whole - len(part)})
 
 
 def part_of(card: inference.ClassifierCard, data_root: str | Path, split: str) -> tasks.Labelled:
@@ -153,7 +155,8 @@ def report(
 ) -> ClassReport:
     """The report of answers that are already known: of every question (N, K) probabilities or (N, 1) numbers."""
     heads = card.questions()
-    unseen = np.array([i for i, key in enumerate(part.keys) if key not in set(leaked)], np.int64)
+    known = frozenset(leaked)
+    unseen = np.array([i for i, key in enumerate(part.keys) if key not in known], np.int64)
     reports, joint, joint_ci95 = _answers(heads, part, answered, columns)
     without: dict[str, HeadReport] = {}
     without_joint, without_ci95 = math.nan, [math.nan, math.nan]
@@ -198,14 +201,16 @@ def keep(scored: ClassReport, model: str | Path) -> Path | None:
 def reversals(one: ClassReport, other: ClassReport) -> list[str]:
     """Where the order of two classifiers in total is reversed in the subgroups of a column, in sentences.
 
-    Of every question and column that both have. UserError for reports of different tasks.
+    Of every question and column that both have, by the examples that each has not seen (`ClassReport.clean`). Where
+    both have answered the same examples no order can be reversed. UserError for reports of different tasks.
     """
     if one.task != other.task:
         raise UserError(f"{one.model} answers {one.task}, {other.model} {other.task}: they cannot be compared")
     found = []
-    for name, head in one.heads.items():
+    heads, others = one.clean or one.heads, other.clean or other.heads
+    for name, head in heads.items():
         for column, mine in head.subgroups.items():
-            theirs = other.heads[name].subgroups.get(column, {})
+            theirs = others[name].subgroups.get(column, {})
             names = sorted({*mine, *theirs})
             said = simpson(*_counts(mine, names), *_counts(theirs, names), names, models=(one.model, other.model))
             found += [f"{name} by {column}: {said}"] if said else []

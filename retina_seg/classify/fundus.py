@@ -18,12 +18,13 @@ from retina_seg.fov import find_fov
 from retina_seg.manifest import Row
 from retina_seg.photographs import load_photograph, rows_of
 from retina_seg.preprocess import Preprocess
+from retina_seg.subgroups import eye_of
 
 PIXEL = Head("pixel", ("background", "vessel"))
 GRADE = Head("dr_grade", ("0", "1", "2", "3", "4"))
 """Diabetic retinopathy: none, mild, moderate, severe, proliferative (International Clinical scale)."""
 OEDEMA = Head("dme_risk", ("0", "1", "2"))
-"""Risk of macular oedema: no hard exudates, none within a disc diameter of the fovea, some within it."""
+"""Risk of macular oedema: no hard exudates, some but none within a disc diameter of the fovea, some within it."""
 _SPLITS = ("train", "val", "test")
 _PIXELS = {"train": 2000, "val": 1000, "test": 1000}
 """Patches of each photograph, half of them around a vessel pixel."""
@@ -133,7 +134,7 @@ def grades(data_root: Path, size: int, settings: Preprocess, _seed: int) -> tupl
             datasets.existing(Path(data_root) / datasets.spec(row.dataset).folder, row.image)
         answers = np.array([[int(row.labels[head.name]) for head in heads] for row in rows], np.int64)
         columns = {head.name: tuple(row.labels[head.name] for row in rows) for head in heads}
-        columns |= {"eye": tuple(row.eye for row in rows)}
+        columns |= {"eye": tuple(eye_of(row) for row in rows)}
         subjects = tuple(f"{row.dataset}:{row.subject}" for row in rows)
         images = Photographs(rows, Path(data_root), size, settings)
         parts[split] = Part(images, answers, tuple(row.key for row in rows), subjects, columns)

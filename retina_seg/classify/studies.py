@@ -93,9 +93,11 @@ def _lecun() -> Study:
         "LeCun 1989: what constraints buy",
         "The five networks of Generalization and network design strategies, 320 digits of 16 x 16 to learn from and "
         "160 to be scored on, ten draws of them; AdamW in the place of 1989's gradient descent. Links (2570, 3240, "
-        "1226, 2266, 5194) and weights are as many as published. The published order of accuracy comes out, but for "
-        "the first two networks, whose difference is within their spread, only where training digits are turned and "
-        "moved: scikit-learn's lie straight in their frame, and a single layer does well on them.",
+        "1226, 2266, 5194) and weights are as many as published; accuracies of 1989 were .80, .87, .885, .94, .984. "
+        "As scikit-learn's digits lie, straight in their frame, a single layer does best. Where training digits are "
+        "turned and moved, and the training is longer, with larger steps, the means stand in the published order but "
+        "for the first two; with ten draws only the last step, to constrained 2, is more than chance (paired "
+        "difference .0125, standard error .0045).",
         tuple(
             Arm(one.replace("_", " ") + text, {"task": "digits-320", "size": 16}, f"lecun_{one}", training=given)
             for text, given in ways
@@ -197,8 +199,9 @@ def _optimisers() -> Study:
     ]
     return Study(
         "Ways downhill",
-        "One MLP on digits by each rule, with a learning rate that is usual for it and was not searched for; "
-        "each falls along half a cosine.",
+        "One MLP on digits by each rule, one seed, with a learning rate that is usual for it and was not searched for; "
+        "every rate falls along half a cosine. The rules do not pass over the digits equally often (100 times all at "
+        "once, 2.6 times one by one, 20 times in mini-batches), and three digits more or less right are .01.",
         tuple(arms),
         seeds=1,
         curve=True,
@@ -228,7 +231,8 @@ def _transfer() -> Study:
         "Transfer: grades of retinopathy from a network that knows lesions",
         "The grader at 512 px of field of view, 100 steps of 8 photographs: all of it from random weights, its body "
         "frozen as the packaged `lesions` has it, or the whole fine-tuned from there. All are scored without the "
-        "photographs that `lesions` has seen.",
+        "photographs that `lesions` has seen. That body learnt at 1280 px, which costs it something here, and 2.4 "
+        "passes over the photographs are too few for random weights: compared is what little computing buys.",
         tuple(arms),
         without_seen_by="lesions",
     )
@@ -243,7 +247,14 @@ STUDIES: dict[str, Callable[[], Study]] = {
 }
 
 
-def run(name: str, data_root: str | Path, folder: Path, *, progress: Callable[[int, int], None] | None = None) -> Path:
+def run(
+    name: str,
+    data_root: str | Path,
+    folder: Path,
+    *,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
     """Run what of a study is not recorded yet, and write its record after every training; returns the record's path.
 
     Raises UserError for an unknown study.
@@ -261,7 +272,10 @@ def run(name: str, data_root: str | Path, folder: Path, *, progress: Callable[[i
             progress(done, len(planned))
         if any(row["identity"] == identity for row in rows):
             continue
-        found = _svm(arm, seed, fold, data_root) if arm.svm is not None else _train(study, arm, seed, fold, data_root)
+        if arm.svm is not None:
+            found = _svm(arm, seed, fold, data_root)
+        else:
+            found = _train(study, arm, (seed, fold), data_root, device)
         rows.append({"arm": arm.name, "seed": seed, "fold": fold, **found, "identity": identity})
         rows.sort(key=lambda row: wanted.index(row["identity"]))
         io.write_json(path, {"study": name, "rows": rows})
@@ -275,23 +289,26 @@ def _identity(arm: Arm, seed: int, fold: int) -> dict[str, Any]:
     return {"arm": arm.name, "svm": arm.svm, "config": arm.config(seed, fold).model_dump(mode="json")}
 
 
-def _train(study: Study, arm: Arm, seed: int, fold: int, data_root: str | Path) -> dict[str, Any]:
+def _train(study: Study, arm: Arm, which: tuple[int, int], data_root: str | Path, device: str) -> dict[str, Any]:
+    """Train and score an arm with one (seed, fold); examples are counted without those of the model it starts from."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run"
-        training.fit(arm.config(seed, fold), folder, data_root, device="cpu")
+        training.fit(arm.config(*which), folder, data_root, device=device)
         seconds = time.perf_counter() - started
         images = inference.seen_by(zoo.card(study.without_seen_by)) if study.without_seen_by else ()
-        scored = evaluation.evaluate(folder, data_root, device="cpu", leave_out=images)
+        scored = evaluation.evaluate(folder, data_root, device=device, leave_out=images)
         log = checkpoint.read_log(folder) if study.curve else []
         card = card_of(folder)
     found = {name: scored.clean.get(name, head).scores for name, head in scored.heads.items()}
+    own = scored.per_example[0]["key"].partition(":")[0]
     return {
         "parameters": card.parameters,
         "seconds": round(seconds, 1),
-        "examples": len([key for key in card.training["images"] if not key.startswith("idrid_seg:")]),
+        "examples": sum(key.partition(":")[0] == own for key in card.training["images"]),
         "scores": {name: {key: round(value, 5) for key, value in one.items()} for name, one in found.items()},
-        "left_out": len(scored.leaked),
+        "joint": None if len(found) == 1 else round(scored.clean_joint if scored.clean else scored.joint, 5),
+        "left_out": scored.provenance["left_out"] + len(scored.leaked),
         "log": [{key: round(value, 5) for key, value in entry.items()} for entry in log],
     }
 
@@ -312,6 +329,7 @@ def _svm(arm: Arm, seed: int, fold: int, data_root: str | Path) -> dict[str, Any
         "seconds": round(time.perf_counter() - started, 1),
         "examples": len(x),
         "scores": {learning.heads[0].name: {"accuracy": round(float(right.mean()), 5)}},
+        "joint": None,
         "left_out": 0,
         "log": [],
     }
@@ -373,11 +391,13 @@ def _section(study: Study, record: Mapping[str, Any]) -> str:
     titles = [
         score.replace("_", " ") if len(first) == 1 else f"{head} {score.replace('_', ' ')}" for head, score in shown
     ]
+    joint = ["both right"] if len(first) > 1 else []
     lines = [f"## {study.title}", "", study.about, ""]
-    lines += [f"| | parameters | examples | {' | '.join(titles)} | trainings | seconds |"]
-    lines += ["| --- |" + " ---: |" * (len(titles) + 4)]
+    lines += [f"| | parameters | examples | {' | '.join([*titles, *joint])} | trainings | seconds |"]
+    lines += ["| --- |" + " ---: |" * (len(titles) + len(joint) + 4)]
     for name, rows in arms.items():
         cells = [_spread([row["scores"][head].get(score) for row in rows]) for head, score in shown]
+        cells += [_spread([row.get("joint") for row in rows]) for _ in joint]
         seconds = np.mean([row["seconds"] for row in rows])
         counts = f"{rows[0]['parameters']:,} | {rows[0]['examples']:,}"
         lines.append(f"| {name} | {counts} | {' | '.join(cells)} | {len(rows)} | {seconds:.0f} |")

@@ -145,7 +145,7 @@ def outputs(net: nn.Module, part: Labelled, device: str) -> NDArray[np.float32]:
 class _Classification:
     """The `loop.Task` of answering questions about an image."""
 
-    watched = "log_likelihood"
+    watched = "minus_loss"
 
     def __init__(self, config: ClassifyConfig, data_root: str | Path, device: str, *, pretrained: bool) -> None:
         self.config, self._device = config, choose_device(device)
@@ -240,7 +240,7 @@ class _Classification:
     def validate(self, net: nn.Module, device: str) -> dict[str, float]:
         """Minus the loss of the watched examples, unweighted, and of every question the share of right answers."""
         said, labels = torch.from_numpy(outputs(net, self._monitor, device)), torch.from_numpy(self._monitor.labels)
-        result = {"log_likelihood": -float(self._value(said, labels, weighted=False))}
+        result = {"minus_loss": -float(self._value(said, labels, weighted=False))}
         for number, (head, one) in enumerate(zip(self.heads, split(said, self.heads, self.kind), strict=True)):
             name = f"{head.name}_" if len(self.heads) > 1 else ""
             if head.classes:
@@ -328,7 +328,7 @@ class _Behind:
 
 
 def _start(net: nn.Module, name: str) -> BaseCard:
-    """Give the network the weights of another one wherever they fit; the card of that one.
+    """Give the body of a network the weights of another one's wherever they fit; the card of that one.
 
     A `lesion_grader` may begin with a packaged model that segments, or a run of one.
     """
@@ -344,8 +344,9 @@ def _start(net: nn.Module, name: str) -> BaseCard:
         return card
     start = inference.Classifier.from_pretrained(name, "cpu")
     own, given = net.state_dict(), start.net.state_dict()
-    fitting = {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
-    if not any(key.startswith("body.") for key in fitting):
+    shared = [key for key in own if key.startswith("body.") and key in given]
+    fitting = {key: given[key] for key in shared if own[key].shape == given[key].shape}
+    if not fitting:
         raise UserError(
             f"training.start: nothing of the body of {name}, a {start.card.model.name}, fits this network: start from "
             "a run of the same model"

@@ -17,9 +17,22 @@ TITLES = {"dr_grade": "Diabetic retinopathy, grade", "dme_risk": "Risk of macula
 """Questions as the page calls them."""
 MEANINGS: dict[str, Mapping[str, str]] = {
     "dr_grade": {"0": "none", "1": "mild", "2": "moderate", "3": "severe", "4": "proliferative"},
-    "dme_risk": {"0": "no hard exudates", "1": "none near the fovea", "2": "near the fovea"},
+    "dme_risk": {
+        "0": "no hard exudates",
+        "1": "hard exudates, none near the fovea",
+        "2": "hard exudates near the fovea",
+    },
 }
 """Question -> answer -> what it means."""
+
+
+def error_of(card: ClassifierCard) -> str:
+    """How far its probabilities are off on the test photographs of its card, in words; "" without scores."""
+    scores = list(card.scores.values())[-1] if card.scores else {}
+    errors = [f"{scores[name]['ece']:.2f}" for name in card.heads if "ece" in scores.get(name, {})]
+    if not errors:
+        return ""
+    return f", and on test photographs still off by {' and '.join(errors)} (expected calibration error)"
 
 
 @dataclass(frozen=True)
