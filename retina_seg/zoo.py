@@ -14,6 +14,7 @@ from retina_seg.checkpoint import Card
 from retina_seg.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent / "weights"
+CLASSIFIERS = FOLDER / "classifiers"
 SUFFIX = ".safetensors"
 REPORTS = "reports"
 DEFAULT = "vessels"
@@ -153,6 +154,8 @@ def _summary(report: dict[str, Any]) -> dict[str, Any]:
 
 def _files(name: str | Path) -> tuple[Path, Path]:
     """Paths of weights and card."""
+    if str(name) in packaged(CLASSIFIERS):
+        raise UserError(f"{name} is a classifier, which marks nothing: use it with `retina-seg classify`")
     return files(name, FOLDER, names(), what="model", command="train")
 
 

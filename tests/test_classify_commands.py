@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from retina_seg import io, phantom
-from retina_seg.classify import fundus, painting, studies
+from retina_seg.classify import fundus, inference, painting, studies
 from retina_seg.classify.inference import Classifier
 from retina_seg.cli import app
 from retina_seg.errors import UserError
@@ -148,6 +148,21 @@ def test_a_study_is_recorded_goes_on_and_becomes_a_table(tmp_path, monkeypatch):
     path.write_text("{}")
     with pytest.raises(UserError, match="no record of a study"):
         studies.run("flowers", tmp_path, tmp_path)
+
+
+def test_what_was_promised_is_on_record():
+    root = Path(__file__).resolve().parents[1] / "configs" / "classify" / "results"
+
+    def accuracy(study: str, arm: str) -> float:
+        rows = [row for row in json.loads((root / f"{study}.json").read_text())["rows"] if row["arm"] == arm]
+        assert len(rows) >= 5
+        return float(np.mean([row["scores"]["digit"]["accuracy"] for row in rows]))
+
+    assert accuracy("networks", "LeNet-5, digits turned and moved") >= 0.985
+    assert accuracy("lecun", "constrained 2, turned and moved") >= 0.95
+    scores = inference.card_of("dr-grade").scores["test, 100 photographs that no part of the model has seen"]
+    assert scores["dr_grade"]["quadratic_kappa"] >= 0.55
+    assert scores["joint"]["accuracy"] >= 0.45
 
 
 def test_the_published_page_is_made_of_the_published_records(tmp_path, monkeypatch):

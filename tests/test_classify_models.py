@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from sklearn.datasets import load_iris
+from sklearn.svm import SVC
 from torch.nn import functional as F
 
 from retina_seg.classify.convolutional import C3_READS
@@ -339,6 +341,16 @@ def test_quadratic_features_have_the_quadratic_kernel(inputs):
     features = [quadratic_features(torch.from_numpy(one)).numpy() for one in (x, y)]
     assert features[0].shape == (7, inputs * (inputs + 1) // 2)
     np.testing.assert_allclose(features[0] @ features[1].T, (x @ y.T) ** 2, rtol=1e-10, atol=1e-10)
+
+
+def test_a_machine_with_the_kernel_is_a_linear_one_on_the_features():
+    flowers = load_iris()
+    x = flowers.data / flowers.data.std(axis=0)
+    features = quadratic_features(torch.from_numpy(x)).numpy()
+    by_kernel = SVC(kernel="poly", degree=2, gamma=1, coef0=0).fit(x, flowers.target)
+    by_features = SVC(kernel="linear").fit(features, flowers.target)
+    ours, theirs = by_features.decision_function(features), by_kernel.decision_function(x)
+    np.testing.assert_allclose(ours, theirs, atol=0.05)
 
 
 def test_a_polynomial_is_affine_in_the_features_of_the_flat_image():

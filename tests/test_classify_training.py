@@ -207,6 +207,19 @@ def test_the_gradient_by_hand_is_autograds():
     torch.testing.assert_close(losses.cross_entropy_gradient(x, labels, weight.detach()), weight.grad)
 
 
+def test_the_gradient_of_logistic_regression_is_the_lectures():
+    """With two classes the difference of the weights moves by the mean of (yhat - y) x, yhat a sigmoid."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(20, 5, generator=generator), torch.arange(20) % 2
+    weight = torch.randn(5, generator=generator, requires_grad=True)
+    torch.nn.functional.binary_cross_entropy_with_logits(x @ weight, y.float()).backward()
+    by_hand = ((torch.sigmoid(x @ weight.detach()) - y)[:, None] * x).mean(dim=0)
+    torch.testing.assert_close(by_hand, weight.grad)
+    both = losses.cross_entropy_gradient(x, y, torch.stack([torch.zeros(5), weight.detach()]))
+    torch.testing.assert_close(both[1], by_hand)
+    torch.testing.assert_close(both[0], -by_hand)
+
+
 def test_least_squares_finds_the_closed_form(tmp_path):
     config = _config(
         IRIS,
@@ -406,6 +419,8 @@ def test_models_of_the_other_kind_are_named(digits_run, tiny_run, tmp_path):
         Classifier.from_pretrained(tiny_run)
     with pytest.raises(UserError, match="vessels is a model that segments"):
         Classifier.from_pretrained("vessels")
+    with pytest.raises(UserError, match="dr-grade is a classifier, which marks nothing: use it with"):
+        zoo.load("dr-grade")
     (tmp_path / checkpoint.CARD).write_text("{")
     assert not inference.is_classifier(tmp_path)
 

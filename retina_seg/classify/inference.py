@@ -27,7 +27,7 @@ from retina_seg.inference import choose_device
 from retina_seg.preprocess import Preprocess
 from retina_seg.quality import Doubt
 
-FOLDER = zoo.FOLDER / "classifiers"
+FOLDER = zoo.CLASSIFIERS
 _AT_ONCE = 256
 
 

@@ -349,7 +349,10 @@ def write(folder: Path, out: Path) -> list[Path]:
     `folder` may hold introduction.md, which the page begins with. UserError where a record is damaged.
     """
     introduction = folder / INTRODUCTION
-    parts = ["# Classification: results", "Written by `retina-seg results`, never by hand."]
+    parts = [
+        "# Classification: results",
+        "Written by `retina-seg results`: introduction.md, then the tables of the records.",
+    ]
     parts += [introduction.read_text(encoding="utf-8").strip()] if introduction.is_file() else []
     pictures = []
     for name in STUDIES:
