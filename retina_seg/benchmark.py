@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from retina_seg import checkpoint, io, postprocess, protocols, records, scoring, train, zoo
 from retina_seg.checkpoint import Card
@@ -43,6 +44,17 @@ class Cell:
     def targets(self) -> list[str]:
         """What is scored: the targets of the protocol that the configuration learns."""
         return [target for target in protocols.find(self.protocol).targets if target in self.config.data.targets]
+
+    @property
+    def variants(self) -> tuple[str]:
+        """The one of `scoring.VARIANTS` that the configuration asks for."""
+        return ("flips" if self.config.inference.flips else "plain",)
+
+    def settings(self) -> dict[str, Any]:
+        """What is trained, as a record holds it: with folds `data.protocols` names the protocol once."""
+        _, config = self.trainings()[min(self.trainings())]
+        data = config.data.model_copy(update={"protocols": self.sources})
+        return config.model_copy(update={"data": data}).model_dump(mode="json")
 
     def records(self, folder: Path) -> dict[str, Path]:
         """Target -> where its record is kept below the folder of records."""
@@ -87,7 +99,7 @@ class Cell:
         for fold, (_, config) in self.trainings().items():
             scored = [row for k, row in protocols.cases(self.protocol, self.split) if k == fold]
             learnt = rows_of(config.data.protocols, config.data.fit) if config.data.fit else []
-            if self.split == "test" and config.data.threshold_on == "monitor":
+            if self.split == "test" and (config.data.threshold_on == "monitor" or config.training.patience):
                 learnt += rows_of(config.data.protocols, config.data.monitor)
             own = set() if self.protocol in protocols.KNOWN_TO_LEAK else {row.key for row in learnt}
             leaked += protocols.leaks(scored, own.union(seen))
@@ -112,7 +124,8 @@ def plan(
     names : of NAMES; `cross` stands for every pair of sets and for leaving one set out, also of joint trainings,
         `cross-single` for the pairs alone.
     split : "test", or "val" for choices that must not see test images.
-    photographs : numbers of training images in the place of the configurations' own; None for all.
+    photographs : numbers of training images in the place of the configurations' own, None for all. Which they are is
+        drawn by the seed, and the thresholds are chosen on them.
 
     Raises
     ------
@@ -142,12 +155,20 @@ def plan(
         if leaked := cell.leaks():
             raise UserError(f"{cell.title} would learn from images it is scored on: {_listed(leaked)}")
         for _, config in cell.trainings().values():
-            train.fit_rows(config)
+            there = len(rows_of(config.data.protocols, config.data.fit)) if config.data.fit else 0
+            if there < (config.data.photographs or 0):
+                raise UserError(f"{cell.title}: there are {there} training images; ask for fewer by --photographs")
+            if split == "val" and config.training.patience:
+                raise UserError(
+                    f"{cell.title}: training.patience would choose the best step on what is scored; set it to 0"
+                )
     return cells
 
 
 def _of_photographs(config: Config, number: int | None) -> Config:
-    return config.model_copy(update={"data": config.data.model_copy(update={"photographs": number})})
+    """Of so many training images, or all, whose thresholds are chosen on them: others would be further labels."""
+    changed = {"photographs": number} | ({"threshold_on": "fit"} if number else {})
+    return config.model_copy(update={"data": config.data.model_copy(update=changed)})
 
 
 def _listed(keys: Sequence[str]) -> str:
@@ -205,7 +226,7 @@ def run(
     """Train, score and record every cell, one after the other; what is there already is not done again.
 
     A finished run is not trained again and an unfinished one is gone on with. A record stays as it is where it is of
-    the same weights and the same post-processing.
+    the same weights and the same post-processing; without its run folder, where nothing else needs that.
 
     Parameters
     ----------
@@ -231,6 +252,7 @@ def run(
     for cell in cells:
         _check(cell, out, folder, coming)
         coming |= {out / below for below, _ in cell.trainings().values()}
+    needed = {Path(name) for cell in cells for name in _earlier(cell.config)}
     made: list[Record] = []
     for number, cell in enumerate(cells):
 
@@ -239,7 +261,9 @@ def run(
                 progress(number, f"{cell.title}: {text}")
 
         try:
-            found, new = _cell(cell, data_root, (out, folder), device, tell, variants=variants)
+            found, new = _recorded(cell, (out, folder), needed, variants=variants), False
+            if not found:
+                found, new = _cell(cell, data_root, (out, folder), device, tell, variants=variants)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(f"stopped at {cell.title} ({number} of {len(cells)} done); nothing is lost") from None
         made += found
@@ -252,11 +276,10 @@ def run(
 def _check(cell: Cell, out: Path, folder: Path, coming: Collection[Path]) -> None:
     """UserError for what would stop or spoil the cell after hours.
 
-    A run of other settings, a damaged record, a model to start or learn from that neither exists nor is among the
-    trainings to come before, or that has seen what is scored.
+    A run or record of other settings, a damaged record, a model to start or learn from that neither exists nor is among
+    the trainings to come before, or that has seen what is scored.
     """
-    config = cell.config
-    for name in (*filter(None, [config.training.start]), *config.data.teachers):
+    for name in _earlier(cell.config):
         if name in zoo.names() or Path(name) not in coming or (Path(name) / checkpoint.CARD).exists():
             leaked = cell.leaks(scoring.seen_images(zoo.card(name)) or ())
             if leaked:
@@ -264,9 +287,35 @@ def _check(cell: Cell, out: Path, folder: Path, coming: Collection[Path]) -> Non
     for below, config in cell.trainings().values():
         if any((out / below / name).exists() for name in (checkpoint.CARD, checkpoint.STATE)):
             _check_settings(out / below, config)
+    wanted = cell.settings()
     for path in cell.records(folder).values():
-        if path.exists():
-            records.read(path)
+        if path.exists() and (changed := records.changes(records.read(path).config, wanted)):
+            raise UserError(
+                f"{path} is of other settings than the configuration asks for: {changed}; choose another --results, or "
+                "remove that record to make it anew"
+            )
+
+
+def _earlier(config: Config) -> tuple[str, ...]:
+    """The models that a training starts or learns from."""
+    return (*filter(None, [config.training.start]), *config.data.teachers)
+
+
+def _recorded(cell: Cell, places: tuple[Path, Path], needed: Collection[Path], *, variants: bool) -> list[Record]:
+    """The records of a cell whose run folders are gone, where they are whole and nothing `needed` was trained there."""
+    out, folder = places
+    runs = {out / below for below, _ in cell.trainings().values()}
+    paths = cell.records(folder).values()
+    if any(run.exists() for run in runs) or runs & set(needed) or not all(path.exists() for path in paths):
+        return []
+    known = [records.read(path) for path in paths]
+    return known if _complete(known, cell.variants if not variants else scoring.VARIANTS) else []
+
+
+def _complete(known: Sequence[Record], wanted: Collection[str]) -> bool:
+    """Whether records have the wanted variants, scored with today's post-processing."""
+    done = {report["postprocessing"] for one in known for report in one.variants.values()}
+    return done <= {"none", postprocess.describe()} and all(set(one.variants) >= set(wanted) for one in known)
 
 
 def _check_settings(run: Path, config: Config) -> None:
@@ -295,13 +344,11 @@ def _cell(
     weights = tuple(card.weights_sha256 for card in cards)
     paths = cell.records(folder)
     known = [records.read(path) for path in paths.values() if path.exists()]
-    done = {report["postprocessing"] for one in known for report in one.variants.values()}
     same = {one.weights_sha256 for one in known} == {weights}
     first, config = trainings[min(trainings)]
-    default = "flips" if config.inference.flips else "plain"
-    wanted = set(scoring.VARIANTS) if variants else {default}
-    complete = len(known) == len(paths) and all(set(one.variants) >= wanted for one in known)
-    if complete and same and done <= {"none", postprocess.describe()}:
+    (default,) = cell.variants
+    wanted = scoring.VARIANTS if variants else cell.variants
+    if len(known) == len(paths) and same and _complete(known, wanted):
         return known, False
     pattern = out / (first if 0 in trainings else first.with_name("fold{fold}"))
     reports = scoring.variants(
@@ -313,7 +360,6 @@ def _cell(
         names=wanted,
         progress=lambda done, total: tell(f"scored {done} of {total}"),
     )
-    data = config.data.model_copy(update={"protocols": cell.sources})
     made = []
     for target, path in paths.items():
         scored = {name: found[target] for name, found in reports.items()}
@@ -323,7 +369,7 @@ def _cell(
             split=cell.split,
             sources=cell.sources,
             seed=cell.seed,
-            config=config.model_copy(update={"data": data}).model_dump(mode="json"),
+            config=cell.settings(),
             parameters=cards[0].parameters,
             steps=sum(card.training["steps"] for card in cards),
             seconds=sum(card.training["seconds"] for card in cards),

@@ -29,7 +29,7 @@ app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 app.add_typer(classify.app, name="classify")
 
-ROBUSTNESS = Path("configs/robustness")
+RECORDS, ROBUSTNESS = Path("configs/results"), Path("configs/robustness")
 DataRoot = Annotated[
     Path,
     typer.Option(
@@ -257,7 +257,7 @@ def benchmark(
         bool, typer.Option(help="Score flips and post-processing each with and without, or only as configured.")
     ] = True,
     out: Annotated[Path, typer.Option(help="Folder for the run folders.")] = Path("runs/benchmark"),
-    folder: Annotated[Path, typer.Option("--results", help="Folder for the records.")] = Path("configs/results"),
+    folder: Annotated[Path, typer.Option("--results", help="Folder for the records.")] = RECORDS,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
 ) -> None:
@@ -324,8 +324,11 @@ def robustness(
                 known=degradations.read_all(folder),
                 device=device,
                 progress=lambda done, total: advance(done, total=total),
+                on_lines=lambda found: degradations.remember(folder, found),
             )
-        terminal.files(degradations.remember(folder, lines))
+        if leaked := max(line.leaked for line in lines):
+            terminal.note(f"LEAK: {model} has seen {leaked} of the {lines[0].n_images} images it is scored on")
+        terminal.files(sorted({folder / line.file_name for line in lines}))
         for line in lines:
             scored.setdefault((line.degradation, line.target), {})[model] = line.dice
     rows = [
@@ -358,22 +361,27 @@ def ensemble(
 
 @app.command()
 def results(
-    folder: Annotated[Path, typer.Option("--results", help="Folder of the records.")] = Path("configs/results"),
+    folder: Annotated[Path, typer.Option("--results", help="Folder of the records.")] = RECORDS,
     out: Annotated[Path, typer.Option(help="The page of all tables.")] = Path("RESULTS.md"),
     reference: Annotated[str, typer.Option(help="Configuration to compare with; default the best.")] = "",
-    worse: Annotated[Path, typer.Option("--robustness", help="Folder of what `robustness` recorded.")] = ROBUSTNESS,
+    worse: Annotated[
+        Path | None, typer.Option("--robustness", help="Folder of what `robustness` recorded; default theirs.")
+    ] = None,
 ) -> None:
     """Make the tables of a benchmark from its records, as Markdown, CSV and JSON; nothing is scored again.
 
-    Those of `retina-seg robustness` and `retina-seg classify study` too, where they are recorded.
+    Those of `retina-seg robustness` too and, beside the default folder, of `retina-seg classify study`.
 
     Example: `retina-seg results --results configs/results --out RESULTS.md`
     """
     from retina_seg import report
     from retina_seg import results as tables
 
-    terminal.files([*tables.write(folder, out, worse=worse, reference=reference), *report.draw_optimisers(folder)])
-    if classify.STUDIES.is_dir():
+    if worse is not None and not worse.is_dir():
+        raise UserError(f"--robustness {worse}: there is no such folder")
+    made = tables.write(folder, out, worse=worse or ROBUSTNESS, reference=reference)
+    terminal.files([*made, *report.draw_optimisers(folder)])
+    if folder == RECORDS and classify.STUDIES.is_dir():
         terminal.files(classify.write_studies())
 
 

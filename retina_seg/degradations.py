@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from retina_seg import io
 from retina_seg.errors import UserError
@@ -72,8 +73,9 @@ DEGRADATIONS: Mapping[str, Change] = {
     "grey": _grey,
     **{f"size {scale:g}": _resized(scale) for scale in (0.5, 0.7, 1.5, 3)},
 }
-"""Name -> what it does to uint8 (H, W, 3): Gaussian blur (sigma, px), noise (SD, grey levels of 255), JPEG (quality), a
-quarter of the light, gamma, light that falls to a third from left to right, no colour, another size."""
+"""Name -> what it does to uint8 (H, W, 3): Gaussian blur (sigma, px), noise (SD, grey levels of 255, the same for every
+photograph of a size), JPEG (quality), grey values times 1/4, gamma, grey values falling to a third from left to right,
+no colour, another size."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,19 @@ class Line:
 
     Attributes
     ----------
-    config, seed : of the training; the seed is None where the card does not tell.
+    config, learnt_from, seed : of the training: its name, the protocols whose training images it learnt from with the
+        number of photographs where that is a part ("drive-5photographs"), its seed; "" and None of a silent card.
     weights_sha256 : of the model.
     protocol, target : what is scored.
     degradation : in `DEGRADATIONS`.
     steps, penalty_factor : of the sparse codes, where they are not those of the training (`models.Recodes`).
-    n_images : scored.
+    data_sha256 : of all scored images, annotations and fields of view.
+    n_images, leaked : scored images; how many of them the model has seen.
     dice, auc : inside the field of view, pooled over all pixels, at the threshold of the card.
     """
 
     config: str
+    learnt_from: str
     seed: int | None
     weights_sha256: str
     protocol: str
@@ -99,14 +104,27 @@ class Line:
     degradation: str
     steps: int | None
     penalty_factor: float
+    data_sha256: str
     n_images: int
+    leaked: int
     dice: float
     auc: float
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What is scored how: two lines of one key are the same measurement."""
-        return (*self.setting, self.config, self.seed, self.protocol, self.target, self.degradation)
+        return (*self.training, self.seed, self.protocol, self.target, self.degradation)
+
+    @property
+    def training(self) -> tuple[str, str, int | None, float]:
+        """What differs in the seed alone."""
+        return (self.config, self.learnt_from, *self.setting)
+
+    @property
+    def file_name(self) -> str:
+        """Of the file that keeps it."""
+        seed = "" if self.seed is None else f"-seed{self.seed}"
+        return f"{self.config}{f'-{self.learnt_from}' if self.learnt_from else ''}{seed}.json"
 
     @property
     def setting(self) -> tuple[int | None, float]:
@@ -114,14 +132,23 @@ class Line:
         return self.steps, self.penalty_factor
 
 
+_LINES = TypeAdapter(list[Line])
+
+
 def read(path: Path) -> list[Line]:
     """The lines of a file; [] where there is none, UserError for a file that is something else."""
     if not path.exists():
         return []
     try:
-        return [Line(**line) for line in json.loads(path.read_text(encoding="utf-8"))]
+        lines = _LINES.validate_json(path.read_text(encoding="utf-8"), strict=True)
+        if unknown := {line.degradation for line in lines} - set(DEGRADATIONS):
+            raise ValueError(f"unknown degradation {', '.join(sorted(unknown))}")
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} holds no scores of `retina-seg robustness` ({error}): remove it") from None
+        problem = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} holds no scores of this version of `retina-seg robustness` ({problem}): remove it"
+        ) from None
+    return lines
 
 
 def read_all(folder: Path) -> list[Line]:
@@ -130,15 +157,14 @@ def read_all(folder: Path) -> list[Line]:
 
 
 def remember(folder: Path, lines: Sequence[Line]) -> list[Path]:
-    """Keep lines, those of each training in a file: FOLDER/<configuration>[-seed<k>].json.
+    """Keep lines, those of each training in a file: FOLDER/<configuration>-<learnt from>-seed<k>.json.
 
-    Those of the same model, scored in the same way, take the place of the old ones. Returns the files.
+    Those of the same training, scored in the same way, take the place of the old ones. Returns the files.
     """
     io.make_folder(folder)
     by_path: dict[Path, list[Line]] = {}
     for line in lines:
-        name = line.config if line.seed is None else f"{line.config}-seed{line.seed}"
-        by_path.setdefault(folder / f"{name}.json", []).append(line)
+        by_path.setdefault(folder / line.file_name, []).append(line)
     for path, own in by_path.items():
         merged = {line.key: line for line in (*read(path), *own)}
         text = ",\n".join(json.dumps(asdict(line), allow_nan=False) for line in merged.values())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from retina_seg import markdown, protocols
 from retina_seg.degradations import DEGRADATIONS, Line
+from retina_seg.errors import UserError
 from retina_seg.groups import ENOUGH_SEEDS, Group, paired
 from retina_seg.scores import TITLES
 
@@ -17,8 +18,8 @@ _DIFFERENCE = (
 )
 _DEGRADED = (
     "Dice on test images made worse, pooled inside the field of view, threshold of the card, mean ± SD over seeds: "
-    "Gaussian blur (sigma, px), noise (SD, of 255), JPEG (quality), dark (a quarter of the light), gamma, light that "
-    "falls to a third from left to right, no colour, another size."
+    "Gaussian blur (sigma, px), noise (SD, of 255), JPEG (quality), dark (grey values times 1/4), gamma, grey values "
+    "that fall to a third from left to right, no colour, another size."
 )
 
 
@@ -45,8 +46,11 @@ def study(groups: Sequence[Group], lines: Iterable[Line], text: str) -> list[str
         whole = [group for group in own if group.first.name not in _in_part(own)]
         title = f"`{own[0].first.scored_as}`{own[0].first.learnt}"
         parts += _few(own)
-        parts += [f"### {title}, to the end", *_matrices({title: whole})] if whole else []
-    if crossed := [group for group in groups if group.first.crossed]:
+        parts += [f"### {title}, all training images", *_matrices({title: whole})] if whole else []
+    crossed = [group for group in groups if group.first.crossed]
+    for own in _by_protocol(crossed):
+        parts += _few(own)
+    if crossed := [group for group in crossed if not group.first.photographs]:
         parts += ["### Another camera", "Learnt from the training images of one set, scored on all of another."]
         parts += _matrices(_columns(crossed, lambda one: f"{' + '.join(one.first.sources)}, on {one.first.protocol}"))
     if found := _degraded(list(lines)):
@@ -99,6 +103,7 @@ def _columns(groups: Iterable[Group], title: Callable[[Group], str]) -> dict[str
 def _matrices(columns: Mapping[str, Sequence[Group]]) -> list[str]:
     """A table for each metric of the headline."""
     everything = [group for own in columns.values() for group in own]
+    assert len(everything) == len({(title, one.first.name) for title, own in columns.items() for one in own})
     names = sorted({group.first.name for group in everything}, key=lambda name: (not name.endswith(REFERENCE), name))
     reference = next((name for name in names if name.endswith(REFERENCE)), "")
     parts = []
@@ -126,15 +131,15 @@ def _cell(group: Group | None, reference: Group | None, metric: str) -> str:
 def _trained(groups: Sequence[Group]) -> str:
     """What was trained, a row for each configuration."""
     rows: dict[str, tuple[str, ...]] = {}
-    for group in groups:
+    for group in sorted(groups, key=lambda one: (one.first.crossed, one.first.photographs or 0)):
         one = group.first
-        minutes = max(record.seconds for record in group.records) / 60
+        minutes = sum(record.seconds for record in group.records) / len(group.records) / 60
         row = (
             one.name,
             one.config["model"]["name"],
             f"{one.parameters:,}",
             one.schedule,
-            f"{minutes:.0f} ({one.device})",
+            f"{minutes:.1f} ({one.device})",
         )
         rows.setdefault(one.name, row)
     return markdown.table(("model", "network", "parameters", "schedule", "minutes"), rows.values())
@@ -145,14 +150,25 @@ def _degraded(lines: Sequence[Line]) -> list[str]:
     parts: list[str] = [_DEGRADED] if lines else []
     for scored in dict.fromkeys((line.protocol, line.target) for line in lines):
         own = [line for line in lines if (line.protocol, line.target) == scored]
+        other = next((line for line in own if line.data_sha256 != own[0].data_sha256), None)
+        if other:
+            raise UserError(
+                f"{own[0].file_name} and {other.file_name} of `retina-seg robustness` were not scored on the same "
+                f"images, annotations and fields of view by {scored[0]}: remove one and run it again"
+            )
         columns = [name for name in DEGRADATIONS if any(line.degradation == name for line in own)]
         rows = []
-        for config, setting in dict.fromkeys((line.config, line.setting) for line in own):
-            mine = [line for line in own if (line.config, line.setting) == (config, setting)]
+        names = [line.config for line in {line.training: line for line in own if line.setting == (None, 1.0)}.values()]
+        for training in dict.fromkeys(line.training for line in own):
+            mine = [line for line in own if line.training == training]
+            first = mine[0]
             values = [[line.dice for line in mine if line.degradation == name] for name in columns]
             cells = [markdown.mean_sd(found) if found else markdown.DASH for found in values]
-            mark = "" if min(len(found) for found in values) >= ENOUGH_SEEDS else " †"
-            rows.append((config + _recoded(*setting) + mark, *cells))
+            mark = (" ‡" if any(line.leaked for line in mine) else "") + (
+                "" if min(len(found) for found in values) >= ENOUGH_SEEDS else " †"
+            )
+            learnt = f" from {first.learnt_from}" if names.count(first.config) > 1 else ""
+            rows.append((first.config + learnt + _recoded(*first.setting) + mark, *cells))
         parts += [f"`{protocols.report_name(*scored)}`:", markdown.table(("model", *columns), rows)]
     return parts
 

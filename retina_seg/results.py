@@ -25,6 +25,7 @@ from retina_seg.scores import METRICS, TITLES
 
 INTRODUCTION, STUDY, TABLE, FLAT = "introduction.md", "hybrids.md", "results.csv", "results.json"
 ABLATION = "ablation-"  # how names begin
+ENOUGH_SUBJECTS = 6  # with fewer not even all of one sign would be p < .05 (2 / 2^5)
 # The metrics of a table, the third with its interval.
 _COLUMNS = {
     "vessels": ("auc", "ap", "dice", "sensitivity", "specificity", "accuracy", "mcc", "cldice"),
@@ -132,11 +133,11 @@ def page(
     for own in _by_table([group for group in whole if not group.first.crossed]):
         parts += _protocol(own, reference)
     parts += _crossed(whole)
-    parts += matrices.few([group for group in ordinary if not group.first.crossed])
+    parts += matrices.few([*ordinary, *ablated])
     parts += matrices.degraded(line for line in worse if not line.config.startswith(matrices.STUDY))
     parts += matrices.study(studied, [line for line in worse if line.config.startswith(matrices.STUDY)], study)
     parts += ["## Ablations"] if ablated else []
-    for own in _by_table(ablated):
+    for own in _by_table([group for group in ablated if not group.first.photographs]):
         parts += _ablations(own)
     return "\n\n".join(parts) + "\n"
 
@@ -154,8 +155,10 @@ a threshold that saw training or validation images only. Rows give the mean ± S
 all pixels of the images; the interval (95 %, subjects resampled) is that of the images, averaged over the seeds. \
 "Full frame" counts the black surround as well and stands here because much of the literature counts it. *Published* \
 rows are figures of others, inside the field of view, with a threshold not chosen on test images. The schedule is \
-steps × patches a step × side of a patch: compare networks only where it is the same. Minutes are those of the \
-training with all its folds.
+steps × patches a step × side of a patch: compare networks only where it is the same. Parameters are those that the \
+steps train: atoms and label atoms that are learnt or solved before the first step are not counted. Minutes are those \
+of the steps, of all folds. Differences have a p where there are at least {ENOUGH_SUBJECTS} subjects; an interval over \
+fewer says little, and the SD over the seeds of the reference is a yardstick then.
 
 † fewer than {("no", "one", "two", "three")[ENOUGH_SEEDS]} seeds: no claim about the method. ‡ has seen some of the \
 images it is scored on, or others of their subjects: not a result."""
@@ -308,9 +311,9 @@ def _differences(group: Group, reference: Group) -> tuple[str, ...]:
         if found is None:
             cells += ["no seed in common", DASH]
             continue
-        known = not math.isnan(found["ci95"][0])
+        told = not math.isnan(found["ci95"][0]) and group.first.report["n_subjects"] >= ENOUGH_SUBJECTS
         text = markdown.difference(found["difference"], found["ci95"])
-        cells += [text, f"{found['p_value']:.3g}" if known else DASH]
+        cells += [text, f"{found['p_value']:.3g}" if told else DASH]
     return tuple(cells)
 
 
@@ -373,11 +376,17 @@ def _two(group: Group, variant: str = "") -> str:
     return " / ".join(markdown.mean_sd(group.values(metric, variant=variant)) for metric in group.headline)
 
 
+def _gain(group: Group, reference: Group | None) -> float:
+    """The difference of the first metric from the reference; 0 where there is none."""
+    found = paired(group, reference, group.headline[0], n_bootstrap=1) if reference else None
+    return found["difference"] if found and not math.isnan(found["difference"]) else 0.0
+
+
 def _ablations(groups: Sequence[Group]) -> list[str]:
     """What each change is worth against the reference of the ablations, by one protocol."""
     reference = next((group for group in groups if group.first.name.endswith(REFERENCE)), None)
     rows = []
-    for group in best_first(groups):
+    for group in sorted(best_first(groups), key=lambda group: -_gain(group, reference)):
         own = group is reference or reference is None
         configs = [{**one.first.config, "name": "", "seed": 0} for one in (reference or group, group)]
         a, p_a, b, p_b = [DASH] * 4 if own or reference is None else _differences(group, reference)

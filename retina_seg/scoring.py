@@ -97,10 +97,11 @@ def by_column(report: Report, column: str) -> list[Subgroup]:
 
 
 def seen_images(card: Card) -> frozenset[str] | None:
-    """`dataset:id` of every image that shaped the weights or the thresholds; None where the card is silent."""
+    """`dataset:id` of every image that shaped or chose weights or thresholds; None where the card is silent."""
     if "images" not in card.training:
         return None
-    return frozenset(card.training["images"]) | frozenset(card.training.get("threshold_images", ()))
+    chose = (card.training.get(name, ()) for name in ("threshold_images", "watched_images"))
+    return frozenset(card.training["images"]).union(*chose)
 
 
 def score(

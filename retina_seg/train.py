@@ -136,7 +136,15 @@ class _Segmentation:
             threshold_source=f"highest pooled Dice on {len(keys)} {source}",
             parameters=count_parameters(net),
             training=checkpoint.owing(
-                {**facts, "images": fit_keys, "drawn": config.data.drawn, "threshold_images": keys}, self._owed
+                {
+                    **facts,
+                    "images": fit_keys,
+                    "drawn": config.data.drawn,
+                    "threshold_images": keys,
+                    # The best of several weights is chosen on them.
+                    "watched_images": monitor_keys if config.training.patience else [],
+                },
+                self._owed,
             ),
         )
 

@@ -224,8 +224,37 @@ def test_validation_images_are_scored_without_having_been_seen(config, drawn_dri
     assert not (tmp_path / "runs" / "tiny" / "drive" / "seed0" / "reports").exists()
 
 
+def test_records_without_their_run_folders_are_not_made_again(copy, config, drawn_drive, monkeypatch):
+    shutil.rmtree(copy / "runs")
+    cells = plan([config], ["drive"], (0, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "fit", no_training)
+        told = []
+        go(cells, drawn_drive, copy, on_record=lambda _, new: told.append(new))
+        assert told == [False, False]
+        path = copy / "results" / "tiny" / "drive-seed1.json"
+        path.write_text(path.read_text().replace(postprocess.describe(), postprocess.describe(0.5)))
+        with pytest.raises(AssertionError, match="trained again"):  # it was scored as it is no longer
+            go(cells, drawn_drive, copy)
+    # What another training starts from is trained all the same.
+    start = copy / "runs" / "tiny" / "drive" / "seed0"
+    after = config.model_copy(
+        update={"name": "after", "training": config.training.model_copy(update={"start": str(start)})}
+    )
+    go(plan([config, after], ["drive"], (0,)), drawn_drive, copy, variants=False)
+    assert (start / checkpoint.CARD).is_file()
+
+
+def test_a_record_of_other_settings_is_refused(copy, tiny_config, drawn_drive, monkeypatch):
+    monkeypatch.setattr(train, "fit", no_training)
+    shutil.rmtree(copy / "runs")
+    other = load_config(tiny_config, ["training.steps=7"])
+    with pytest.raises(UserError, match=r"drive-seed0\.json is of other settings .* training\.steps 7 \(was 6\)"):
+        go(plan([other], ["drive"], (2, 0)), drawn_drive, copy)
+
+
 def test_few_photographs_have_folders_and_records_of_their_own(copy, done, tiny_config, drawn_drive):
-    config = load_config(tiny_config, ["name=few", "data.threshold_on=fit"])
+    config = load_config(tiny_config, ["name=few"])
     cells = plan([config], ["drive"], (2,), photographs=(1, 3, None))
     one, three, whole = go(cells, drawn_drive, copy, variants=False)
     assert (one.photographs, three.photographs, whole.photographs) == (1, 3, None)
@@ -268,8 +297,16 @@ def test_cross_single_leaves_the_joint_trainings_out(config):
         plan([config], ["cross-single"], (0,), split="val")
 
 
+def test_the_best_step_is_never_chosen_on_what_is_scored(tiny_config):
+    early = load_config(tiny_config, ["training.patience=2"])
+    with pytest.raises(UserError, match="patience would choose the best step on what is scored"):
+        plan([early], ["drive"], (0,), split="val")
+    (cell,) = plan([early], ["drive"], (0,))
+    assert cell.leaks() == []
+
+
 def test_more_photographs_than_there_are_are_refused(config):
-    with pytest.raises(UserError, match=r"data\.photographs is 17, but only 16"):
+    with pytest.raises(UserError, match=r"tiny on drive, 17 photographs, seed 0: there are 16 training images"):
         plan([config], ["drive"], (0,), photographs=(1, 17))
     with pytest.raises(UserError, match="--photographs '1,0'"):
         benchmark.photographs_of("1,0")

@@ -26,6 +26,14 @@ def test_published_configs_load_and_build(path):
     assert config.data.drawn or rows_of(config.data.protocols, config.data.fit)
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_head_says_whether_there_is_a_record(path):
+    head = path.read_text(encoding="utf-8").partition("\nname:")[0]
+    recorded = (ROOT / "results" / path.stem).is_dir()
+    assert ("see RESULTS.md" in head) <= recorded
+    assert ("not yet run" in head) <= (not recorded)
+
+
 @pytest.mark.parametrize("path", CLASSIFIERS, ids=lambda path: path.stem)
 def test_published_classifiers_load_and_build(path):
     import torch

@@ -279,7 +279,9 @@ def test_the_study_of_the_hybrids_stands_apart_beside_its_reference():
     runs += [record(name, seed=seed, shift=-0.1, photographs=2) for name in names for seed in (0, 1, 2)]
     runs += [record(name, "cross-stare", sources=("drive",)) for name in names]
     runs += [record("hybrids-long-reference"), record("hybrids-long-csc", shift=0.02)]
-    worse = [degradations.Line(names[1], 0, "a", "drive", "vessels", "noise 10", None, 2.0, 20, 0.7, 0.9)]
+    worse = [
+        degradations.Line(*(names[1], "drive", 0, "a", "drive", "vessels", "noise 10", None, 2.0, "d", 20, 0, 0.7, 0.9))
+    ]
     text = page([record(), *runs], worse=worse, study="What holds.\n")
     whole, apart = text.split("## What the hybrids are good for")
     assert "hybrids" not in whole
@@ -289,7 +291,7 @@ def test_the_study_of_the_hybrids_stands_apart_beside_its_reference():
     assert few[1].endswith("(+0.0000 (+0.0000 to +0.0000))")
     assert "(+0.0100 (+0.0100 to +0.0100))" in few[2]
     assert "(" not in row(apart, "hybrids-reference", 1)[1]
-    to_the_end = apart.split("### `drive`, to the end")[1]
+    to_the_end = apart.split("### `drive`, all training images")[1]
     assert row(to_the_end, "hybrids-long-csc †")[1].endswith("(+0.0200 (+0.0200 to +0.0200))")
     assert row(apart, "model", 5) == ["model", "drive, on cross-stare"]
     assert row(apart, "hybrids-csc, penalty × 2 †")[1] == "0.7000"

@@ -1,13 +1,14 @@
 """Photographs made worse: what is done to them, what is scored and remembered, on drawn photographs."""
 
 import json
-from dataclasses import replace
+import math
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 
-from retina_seg import datasets, matrices, phantom, protocols, robustness
+from retina_seg import datasets, matrices, phantom, protocols, robustness, scoring
 from retina_seg.datasets import Sample
 from retina_seg.degradations import DEGRADATIONS, Line, read_all, remember
 from retina_seg.errors import UserError
@@ -69,31 +70,55 @@ def test_noise_has_its_standard_deviation_and_is_the_same_each_time():
 def test_the_untouched_score_is_that_of_evaluate_and_nothing_is_scored_twice(
     tiny_run, drawn_drive, tmp_path, monkeypatch
 ):
-    from retina_seg import scoring
-
     names = ["untouched", "noise 20"]
-    lines = score(tiny_run, "drive", drawn_drive, degradations=names, device="cpu")
+    lines = score(
+        *(tiny_run, "drive", drawn_drive),
+        degradations=names,
+        device="cpu",
+        on_lines=lambda found: remember(tmp_path, found),
+    )
     alone = scoring.score(tiny_run, "drive", drawn_drive, device="cpu")["vessels"]
     assert [line.degradation for line in lines] == names
     assert (lines[0].dice, lines[0].auc) == pytest.approx((alone.fov["dice"], alone.fov["auc"]), abs=1e-6)
     assert lines[1].auc != lines[0].auc
-    assert (lines[0].config, lines[0].seed, lines[0].n_images) == ("tiny", 0, 20)
-    assert remember(tmp_path, lines) == [tmp_path / "tiny-seed0.json"]
+    assert (lines[0].config, lines[0].learnt_from, lines[0].seed) == ("tiny", "drive", 0)
+    assert (lines[0].n_images, lines[0].leaked) == (20, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny-drive-seed0.json"]
     assert read_all(tmp_path) == lines
 
-    monkeypatch.setattr(robustness, "evaluate_together", None)
+    def again(*_args, **_more):
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(robustness, "evaluate", again)
     assert score(tiny_run, "drive", drawn_drive, degradations=names, known=lines, device="cpu") == lines
     stale = [replace(line, weights_sha256="other") for line in lines]
-    with pytest.raises(TypeError):  # is scored again
+    with pytest.raises(AssertionError, match="scored again"):
         score(tiny_run, "drive", drawn_drive, degradations=names, known=stale, device="cpu")
 
 
+def test_what_a_model_has_seen_is_counted_and_folds_are_refused(tiny_run, drawn_drive):
+    (line,) = score(tiny_run, "cross-drive", drawn_drive, degradations=["untouched"], device="cpu")
+    assert (line.n_images, line.leaked) == (40, 20)
+    assert "| tiny ‡ † |" in "\n".join(matrices.degraded([line]))
+    with pytest.raises(UserError, match="stare-5fold has folds"):
+        score(tiny_run, "stare-5fold", drawn_drive, device="cpu")
+
+
+LINE = Line("net", "drive", 1, "a", "drive", "vessels", "noise 10", None, 1.0, "d", 20, 0, 0.7, 0.9)
+
+
 def test_new_lines_take_the_place_of_the_same_measurement(tmp_path):
-    line = Line("net", 1, "a", "drive", "vessels", "noise 10", None, 1.0, 20, 0.7, 0.9)
-    remember(tmp_path, [line, replace(line, penalty_factor=2.0)])
-    remember(tmp_path, [replace(line, weights_sha256="b", dice=0.8)])
+    remember(tmp_path, [LINE, replace(LINE, penalty_factor=2.0)])
+    remember(tmp_path, [replace(LINE, weights_sha256="b", dice=0.8)])
     assert [(one.penalty_factor, one.dice) for one in read_all(tmp_path)] == [(1.0, 0.8), (2.0, 0.7)]
-    (tmp_path / "broken.json").write_text(json.dumps([{"dice": 1}]))
+    remember(tmp_path, [replace(LINE, learnt_from="drive-5photographs"), replace(LINE, seed=None, learnt_from="")])
+    names = {"net-drive-seed1.json", "net-drive-5photographs-seed1.json", "net.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("change", [{"dice": None}, {"dice": "0.7"}, {"degradation": "fog"}, {"penalty_factor": None}])
+def test_damaged_lines_are_named(tmp_path, change):
+    (tmp_path / "broken.json").write_text(json.dumps([{**asdict(LINE), **change}]))
     with pytest.raises(UserError, match=r"broken\.json holds no scores"):
         read_all(tmp_path)
 
@@ -108,8 +133,9 @@ def test_codes_are_found_in_another_way_where_a_network_has_some(dictionary_run,
     assert len({own.auc, sparser.auc, longer.auc}) == 3
     with pytest.raises(UserError, match="tiny is a unet: it has no sparse codes"):
         score(tiny_run, "drive", drawn_drive, degradations=names, steps=20, device="cpu")
-    with pytest.raises(UserError, match="above 0"):
-        score(dictionary_run, "drive", drawn_drive, degradations=names, penalty_factor=0, device="cpu")
+    for factor in (0, math.nan, math.inf):
+        with pytest.raises(UserError, match="above 0"):
+            score(dictionary_run, "drive", drawn_drive, degradations=names, penalty_factor=factor, device="cpu")
     with pytest.raises(UserError, match=r"unknown degradation 'fog': expected some of untouched, blur 1"):
         score(tiny_run, "drive", drawn_drive, degradations=["fog"], device="cpu")
 
@@ -129,11 +155,13 @@ def test_higher_penalties_leave_fewer_codes(name):
     fewer = active()
     net.recode(None, 1e6)
     assert before > fewer > active() == 0
+    net.recode(None, 1)
+    assert active() == before
 
 
 def test_the_page_shows_what_was_made_worse():
     lines = [
-        Line("net", seed, str(seed), "drive", "vessels", name, steps, 1.0, 20, 0.7 + seed / 100, 0.9)
+        replace(LINE, seed=seed, weights_sha256=str(seed), degradation=name, steps=steps, dice=0.7 + seed / 100)
         for name in ("noise 10", "untouched")
         for steps in (None, 10)
         for seed in range(3 if steps is None else 1)
@@ -143,6 +171,12 @@ def test_the_page_shows_what_was_made_worse():
     assert "| net | 0.7100 ± 0.0100 | 0.7100 ± 0.0100 |" in text
     assert "| net, 10 iterations † | 0.7000 | 0.7000 |" in text
     assert matrices.degraded([]) == []
+    other = replace(LINE, learnt_from="stare-10")
+    assert "| net from drive † |" in "\n".join(matrices.degraded([LINE, other]))
+    with pytest.raises(
+        UserError, match=r"net-drive-seed1\.json and net-stare-10-seed1\.json .* not scored on the same"
+    ):
+        matrices.degraded([LINE, replace(other, data_sha256="e")])
 
 
 def test_a_real_photograph_made_worse_scores_lower(data_root):

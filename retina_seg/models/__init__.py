@@ -79,7 +79,7 @@ class Recodes(Protocol):
     """A network of sparse codes, which may be found in another way after the training."""
 
     def recode(self, steps: int | None, penalty_factor: float) -> None:
-        """`steps` iterations (None: as many as in the training), penalties `penalty_factor` times the learnt ones."""
+        """`steps` iterations (None: as many as before), penalties `penalty_factor` times those of the training."""
 
 
 Network = TypeVar("Network", bound=nn.Module)

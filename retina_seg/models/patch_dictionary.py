@@ -96,6 +96,7 @@ class PatchDictionary(nn.Module):
         self.learner, self.supervision, self.count = learner, supervision, count
         self.side, self.scales, self.stride = side, tuple(scales), 2
         self.penalty, self.steps, self.outputs = penalty, steps, out_channels
+        self.penalty_factor = 1.0  # raises the penalty after the training
         length, features = in_channels * side**2, len(scales) * (2 * count + in_channels)
         directions = torch.randn(len(scales), count, length)
         self.atoms: Tensor  # (S, K, C side^2)
@@ -171,12 +172,12 @@ class PatchDictionary(nn.Module):
 
     def _codes(self, signals: Tensor, number: int) -> Tensor:
         dictionary, gain = sparse.Patches(self.atoms[number]), self.gains[number]
-        codes = sparse.code(signals, dictionary, self.penalty, self.steps, gain=gain)
+        codes = sparse.code(signals, dictionary, self.penalty_factor * self.penalty, self.steps, gain=gain)
         return torch.cat([F.relu(codes), F.relu(-codes)], dim=1)
 
     def recode(self, steps: int | None, penalty_factor: float) -> None:
         """See `models.Recodes`; in every layer."""
-        self.steps, self.penalty = steps or self.steps, penalty_factor * self.penalty
+        self.steps, self.penalty_factor = steps or self.steps, penalty_factor
         if self.below is not None:
             self.below.recode(steps, penalty_factor)
 
