@@ -197,6 +197,12 @@ def read(path: Path) -> Record:
             protocols.find(protocol)
         if not set(record.variants) <= set(VARIANTS) or not record.report["per_image"] or not record.schedule:
             raise ValueError("unknown variants, no images or no schedule")
+        kinds = {type(value) for value in (record.parameters, record.steps, record.seconds)}
+        counts = [set(one["counts"]) for one in record.report["per_image"]]
+        if kinds != {int} or any(names != {"tp", "fp", "fn", "tn"} for names in counts):
+            raise ValueError("parameters, steps, seconds or counts of another kind")
+        if not isinstance(record.report["provenance"]["data_sha256"], str):
+            raise ValueError("no hash of the data")
         if record.path(path.parents[1]) != path:
             raise ValueError(f"it belongs to {record.path(path.parents[1])}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:

@@ -105,6 +105,9 @@ def from_json(text: str) -> dict[str, Any]:
     rows = loaded["per_image"]
     if not isinstance(rows, list) or any(not isinstance(one, dict) or set(METRICS) - set(one) for one in groups + rows):
         raise ValueError("a report without all of its scores")
+    wrong = {type(one[name]).__name__ for one in groups[:1] + rows for name in METRICS} - {"float", "int", "NoneType"}
+    if wrong:
+        raise ValueError("scores that are no numbers")
     return {**loaded, "further": loaded.get("further", {})}
 
 

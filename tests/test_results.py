@@ -364,6 +364,10 @@ def test_no_records(tmp_path):
         lambda text: text.replace('"plain+clean"', '"other"'),
         lambda text: text.replace('"seed": 0', '"seed": 1'),
         lambda text: text.replace('"steps": 100', '"steps": "many"'),
+        lambda text: text.replace('"parameters": 12345', '"parameters": "12345"'),
+        lambda text: text.replace('"seconds": 90', '"seconds": null'),
+        lambda text: text.replace('"data_sha256"', '"data"'),
+        lambda text: text.replace('"tp"', '"true"'),
     ],
 )
 def test_a_damaged_record_is_named(folder, damage):
