@@ -19,6 +19,7 @@ COMMANDS = [
     ["train"],
     ["evaluate"],
     ["benchmark"],
+    ["robustness"],
     ["results"],
     ["models", "list"],
     ["models", "show"],
@@ -180,11 +181,27 @@ def test_benchmark_and_results(run, tiny_config, drawn_drive, tmp_path, monkeypa
     for arguments, words in (
         (["benchmark", tiny_config, "--protocol", "drove"], "unknown protocol 'drove'"),
         (["benchmark", tiny_config, "--seeds", "a"], "--seeds 'a'"),
+        (["benchmark", tiny_config, "--photographs", "0"], "--photographs '0'"),
         (["results", "--reference", "none"], "there are records of tiny"),
+        (["results", "--robustness", "nowhere"], "there is no such folder"),
     ):
         code, output = run(*arguments)
         assert code == 2
         assert words in output
+
+
+def test_robustness_prints_and_records_what_was_made_worse(run, tiny_run, drawn_drive, tmp_path):
+    folder = tmp_path / "worse"
+    common = ("robustness", tiny_run, "--data-root", drawn_drive, "--device", "cpu", "--results", folder)
+    code, text = run(*common, "--degradation", "untouched", "--degradation", "blur 2")
+    assert code == 0, text
+    (path,) = folder.iterdir()
+    lines = json.loads(path.read_text())
+    assert [line["degradation"] for line in lines] == ["untouched", "blur 2"]
+    assert all(f"{line['dice']:.4f}" in text for line in lines)
+    _, text = run(*common, "--degradation", "untouched", "--protocol", "cross-drive")
+    assert "has seen 20 of the 40 images" in text
+    assert len(json.loads(path.read_text())) == 3
 
 
 def test_an_interrupted_benchmark_says_how_to_go_on(run, tiny_config, drawn_drive, tmp_path, monkeypatch):
