@@ -66,6 +66,10 @@ LOOKED_AT = {
     "filters": "What the first layer looks for in every place.",
     "features": "What some of the units of each block see in this photograph.",
 }
+MEASURED = (
+    "Confusion: rows are the reference, columns the answers. ROC: each answer against all others. Reliability: how "
+    "often answers of a probability were right; below the line it was too sure."
+)
 NO_DIAGNOSIS = (
     "A research classifier, trained on one hospital's photographs of people with diabetes. It says nothing about any "
     "other disease, is often a grade off, and must not decide about anybody's care."
@@ -653,9 +657,25 @@ def grade_page(session: Session, choices: Choices, look: Look) -> None:
         with tab:
             st.caption(LOOKED_AT[title.partition("-")[0]])
             st.image(graded.figures[title])
+    with st.expander("How good it was on test photographs"):
+        measured(name)
     with st.expander("What this classifier cannot do"):
         for text in (*card.limits, *(f"{data}: {terms}" for data, terms in card.terms.items())):
             st.markdown(f"- {plain(text)}")
+
+
+def measured(name: str) -> None:
+    """Confusion, ROC and reliability of a classifier, of each question."""
+    text, drawn = graders.measured(name)
+    if not drawn:
+        st.caption("There is no report: make one with `retina-seg classify evaluate`.")
+        return
+    st.caption(f"{plain(text)}. {MEASURED}")
+    questions = list(dict.fromkeys(title.partition("-")[2] for title in drawn))
+    for question, tab in zip(questions, st.tabs([graders.TITLES.get(one, one) for one in questions]), strict=True):
+        with tab:
+            for column, kind in zip(st.columns(3), ("confusion", "roc", "reliability"), strict=True):
+                column.image(drawn[f"{kind}-{question}"])
 
 
 def looked_at(name: str) -> str:

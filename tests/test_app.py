@@ -479,6 +479,7 @@ def test_a_photograph_is_graded_and_the_reader_warned(app, eyes, grader_run, mon
     found = graders.grade(str(grader_run), Loaded(eyes[1].image, None, {}))
     assert [metric.label for metric in page.metric] == list(graders.TITLES.values())
     assert all(metric.value in list("01234") for metric in page.metric)
+    assert any("There is no report" in caption.value for caption in page.caption)
     tabs = [tab.label for tab in page.tabs]
     assert len(tabs) == len(found.figures)
     assert tabs[:2] == [f"Looked at: {title}" for title in graders.TITLES.values()]

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from retina_seg import checkpoint, loop
-from retina_seg.classify import evaluation, inference, losses, outputs, tasks, training
+from retina_seg.classify import drawing, evaluation, inference, losses, outputs, tasks, training
 from retina_seg.classify.config import ClassifyConfig, load_config
 from retina_seg.classify.inference import Classifier
 from retina_seg.errors import Interrupted, UserError
@@ -101,6 +102,23 @@ def test_what_is_without_leaks_is_scored_as_if_it_were_all_there_is(digits_run):
     assert alone.joint_ci95[0] <= alone.joint == alone.heads["digit"].scores["accuracy"] <= alone.joint_ci95[1]
     nothing = evaluation.report(classifier.card, part, answered, split="test", columns=(), leaked=part.keys)
     assert nothing.clean == {}
+
+
+def test_a_report_is_kept_with_its_run_and_read_again(digits_run, tmp_path):
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    shutil.rmtree(run / evaluation.REPORTS, ignore_errors=True)
+    assert evaluation.kept(run) is None
+    scored = evaluation.evaluate(run, tmp_path, device="cpu")
+    path = evaluation.keep(scored, run)
+    again = evaluation.kept(run)
+    assert again.heads["digit"].confusion == scored.heads["digit"].confusion
+    assert set(drawing.measured(again)) == {"confusion-digit", "roc-digit", "reliability-digit"}
+    path.write_text(path.read_text().replace(scored.provenance["weights_sha256"], "other"))
+    with pytest.raises(UserError, match="of other weights"):
+        evaluation.kept(run)
+    path.write_text("{}")
+    with pytest.raises(UserError, match="is no report"):
+        evaluation.kept(run)
 
 
 def test_nothing_left_to_score_is_an_error(digits_run):

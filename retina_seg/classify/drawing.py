@@ -22,19 +22,28 @@ _LOOKED_THROUGH = 300
 
 
 def draw_report(scored: ClassReport, out: Path) -> list[Path]:
-    """Draw confusion, ROC curves and reliability of every question that has classes, each as PNG; returns the paths."""
+    """Draw the figures of `measured`, each as PNG; returns the paths."""
+    return _written(measured(scored), out)
+
+
+def measured(scored: ClassReport) -> dict[str, Any]:
+    """What a report says of every question that has classes, as figures: confusion-, roc- and reliability-<question>.
+
+    Of the examples that the classifier has not seen, where it has seen some.
+    """
     drawn = {}
-    for name, head in scored.heads.items():
+    for name, head in (scored.clean or scored.heads).items():
         if head.classes:
             drawn[f"confusion-{name}"] = figures.confusion(head.confusion, head.classes)
             drawn[f"roc-{name}"] = figures.roc_curves(_roc(scored, name, head))
             drawn[f"reliability-{name}"] = figures.reliability_diagram(**head.reliability)
-    return _written(drawn, out)
+    return drawn
 
 
 def _roc(scored: ClassReport, name: str, head: HeadReport) -> dict[str, tuple[Any, Any, float]]:
     """The curve of every class from the probabilities of the examples, with the area that the report has."""
-    answers = [one[name] for one in scored.per_example]
+    seen = frozenset(scored.leaked if scored.clean else ())
+    answers = [one[name] for one in scored.per_example if one["key"] not in seen]
     prob = np.array([one["probabilities"] for one in answers])
     truth = np.array([head.classes.index(one["truth"]) for one in answers])
     # They are rounded in the report.

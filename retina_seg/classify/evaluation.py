@@ -3,6 +3,7 @@
 No formulas (see measures) and no drawing.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -192,10 +193,37 @@ def keep(scored: ClassReport, model: str | Path) -> Path | None:
     """Store the report in its run folder; None for packaged classifiers."""
     if str(model) in inference.names():
         return None
-    path = Path(model) / REPORTS / f"{scored.task}-{scored.split}.json"
+    path = report_path(model, scored.split)
     io.make_folder(path.parent)
     io.write_text(path, scored.to_json())
     return path
+
+
+def report_path(model: str | Path, split: str = "test") -> Path:
+    """Where the report of a classifier is stored: in its run folder, or beside the packaged ones."""
+    name = f"{inference.card_of(model).task}-{split}.json"
+    return (
+        inference.FOLDER / REPORTS / str(model) / name
+        if str(model) in inference.names()
+        else Path(model) / REPORTS / name
+    )
+
+
+def kept(model: str | Path, *, split: str = "test") -> ClassReport | None:
+    """The report that is stored with a classifier, None where there is none; UserError for one of other weights."""
+    card, path = inference.card_of(model), report_path(model, split)
+    if not path.is_file():
+        return None
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+        heads = {part: {name: HeadReport(**one) for name, one in loaded[part].items()} for part in ("heads", "clean")}
+        report = ClassReport(**{**loaded, **heads})
+        same = report.provenance["weights_sha256"] == card.weights_sha256
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no report of `retina-seg classify evaluate` ({error}): remove it") from None
+    if not same:
+        raise UserError(f"{path} is of other weights than {model}: evaluate again or remove it")
+    return report
 
 
 def reversals(one: ClassReport, other: ClassReport) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from retina_seg import report
-from retina_seg.classify import drawing, inference, tasks
+from retina_seg.classify import drawing, evaluation, inference, tasks
 from retina_seg.classify.inference import Answer, Classifier, ClassifierCard
 from retina_seg.viewer import engine
 from retina_seg.viewer.opened import Loaded
@@ -62,6 +62,24 @@ def _of_photographs(name: str) -> bool:
 def card(name: str) -> ClassifierCard:
     """The card of a classifier."""
     return inference.card_of(name)
+
+
+def measured(name: str) -> tuple[str, Mapping[str, bytes]]:
+    """What a classifier was worth on test photographs: of how many, in words, and the figures of its report as PNG.
+
+    Nothing where there is no report; UserError where it is damaged.
+    """
+    path = evaluation.report_path(name)
+    return _measured(name, path.stat().st_mtime_ns) if path.is_file() else ("", {})
+
+
+@lru_cache(maxsize=engine.MODELS)
+def _measured(name: str, _written: int) -> tuple[str, Mapping[str, bytes]]:
+    scored = evaluation.kept(name)
+    assert scored is not None
+    unseen = scored.n_examples - len(scored.leaked) if scored.clean else scored.n_examples
+    text = f"{unseen} test photographs of {scored.task}, none of which the classifier has seen"
+    return text, {title: report.png(figure) for title, figure in drawing.measured(scored).items()}
 
 
 @lru_cache(maxsize=engine.MODELS)
