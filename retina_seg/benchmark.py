@@ -5,11 +5,11 @@ The tables are made by results.py; the training itself is in train.py.
 
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from retina_seg import checkpoint, io, postprocess, protocols, records, scoring, train, zoo
+from retina_seg import checkpoint, ensemble, io, postprocess, protocols, records, scoring, train, zoo
 from retina_seg.checkpoint import Card
 from retina_seg.config import Config, load_config
 from retina_seg.errors import Interrupted, UserError
@@ -220,6 +220,7 @@ def run(
     folder: Path = records.FOLDER,
     device: str = "auto",
     variants: bool = True,
+    joined: bool = False,
     progress: Callable[[int, str], None] | None = None,
     on_record: Callable[[Record, bool], None] | None = None,
 ) -> list[Record]:
@@ -233,6 +234,8 @@ def run(
     out : folder of run folders: OUT/<configuration>/<protocol>[-<n>photographs][-val]/seed<k>[/fold<j>].
     folder : of the records, see `records.path_of`.
     variants : score flips and post-processing each with and without; else only what the configuration says.
+    joined : also score all seeds of a configuration together, their probabilities averaged (`ensemble`), recorded under
+        its name with `records.ENSEMBLE` behind.
     progress : called with the number of cells done and what is going on.
     on_record : called with every record and whether it is new.
 
@@ -253,19 +256,28 @@ def run(
         _check(cell, out, folder, coming)
         coming |= {out / below for below, _ in cell.trainings().values()}
     needed = {Path(name) for cell in cells for name in _earlier(cell.config)}
+    places = (out, folder)
+    together = _together(cells) if joined else []
+    for one, members in together:
+        _check(one, out, folder, coming)
+        if not _recorded(one, places, (), variants=variants):
+            needed |= {out / below for cell in members for below, _ in cell.trainings().values()}
     made: list[Record] = []
-    for number, cell in enumerate(cells):
+    for number, (cell, members) in enumerate([*((cell, ()) for cell in cells), *together]):
 
         def tell(text: str, number: int = number, cell: Cell = cell) -> None:
             if progress:
                 progress(number, f"{cell.title}: {text}")
 
         try:
-            found, new = _recorded(cell, (out, folder), needed, variants=variants), False
+            found, new = _recorded(cell, places, needed, variants=variants), False
             if not found:
-                found, new = _cell(cell, data_root, (out, folder), device, tell, variants=variants)
+                cards = _joined(cell, members, data_root, out, device, tell) if members else []
+                cards = cards or _trainings(cell, data_root, out, device, tell)
+                found, new = _scored(cell, cards, data_root, places, device, tell, variants=variants)
         except (Interrupted, KeyboardInterrupt):
-            raise Interrupted(f"stopped at {cell.title} ({number} of {len(cells)} done); nothing is lost") from None
+            whole = len(cells) + len(together)
+            raise Interrupted(f"stopped at {cell.title} ({number} of {whole} done); nothing is lost") from None
         made += found
         for record in found:
             if on_record:
@@ -285,7 +297,9 @@ def _check(cell: Cell, out: Path, folder: Path, coming: Collection[Path]) -> Non
             if leaked:
                 raise UserError(f"{cell.title}: {name} has seen images that are scored: {_listed(leaked)}")
     for below, config in cell.trainings().values():
-        if any((out / below / name).exists() for name in (checkpoint.CARD, checkpoint.STATE)):
+        if (out / below / checkpoint.CONFIG).exists() and any(
+            (out / below / name).exists() for name in (checkpoint.CARD, checkpoint.STATE)
+        ):
             _check_settings(out / below, config)
     wanted = cell.settings()
     for path in cell.records(folder).values():
@@ -328,8 +342,47 @@ def _check_settings(run: Path, config: Config) -> None:
         )
 
 
-def _cell(
+def _together(cells: Sequence[Cell]) -> list[tuple[Cell, tuple[Cell, ...]]]:
+    """Cells that differ in their seed only, and the cell that stands for all of them; none where there is one seed."""
+    groups: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        key = (cell.config.name, cell.config.data.photographs, cell.sources, cell.protocol, cell.split)
+        groups.setdefault(key, []).append(cell)
+    return [
+        (
+            replace(own[0], config=own[0].config.model_copy(update={"name": own[0].config.name + records.ENSEMBLE})),
+            tuple(own),
+        )
+        for own in groups.values()
+        if len(own) > 1
+    ]
+
+
+def _joined(
+    cell: Cell, members: Sequence[Cell], data_root: str | Path, out: Path, device: str, tell: Callable[[str], None]
+) -> list[Card]:
+    """The cards of the members' trainings joined, fold by fold."""
+    cards = []
+    for fold, (below, _) in cell.trainings().items():
+        tell("joining the seeds")
+        runs = [out / member.trainings()[fold][0] for member in members]
+        if not (out / below / checkpoint.CARD).exists():
+            ensemble.join(runs, out / below, data_root, device=device)
+        cards.append(checkpoint.read_card(out / below / checkpoint.CARD))
+        weights = [{"name": one.name, "weights_sha256": one.weights_sha256} for one in map(zoo.card, runs)]
+        if cards[-1].training["members"] != weights:
+            raise UserError(f"{out / below} joins other trainings: remove that folder to join these")
+    return cards
+
+
+def _trainings(cell: Cell, data_root: str | Path, out: Path, device: str, tell: Callable[[str], None]) -> list[Card]:
+    """The cards of a cell's trainings, fold by fold, which are made, gone on with or found finished."""
+    return [_trained(out / below, config, data_root, device, tell) for below, config in cell.trainings().values()]
+
+
+def _scored(
     cell: Cell,
+    cards: Sequence[Card],
     data_root: str | Path,
     places: tuple[Path, Path],
     device: str,
@@ -340,7 +393,6 @@ def _cell(
     """The records of a cell, and whether they are new."""
     out, folder = places
     trainings = cell.trainings()
-    cards = [_trained(out / below, config, data_root, device, tell) for below, config in trainings.values()]
     weights = tuple(card.weights_sha256 for card in cards)
     paths = cell.records(folder)
     known = [records.read(path) for path in paths.values() if path.exists()]

@@ -256,6 +256,9 @@ def benchmark(
     variants: Annotated[
         bool, typer.Option(help="Score flips and post-processing each with and without, or only as configured.")
     ] = True,
+    joined: Annotated[
+        bool, typer.Option("--ensemble", help="Also score all seeds together, their probabilities averaged.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for the run folders.")] = Path("runs/benchmark"),
     folder: Annotated[Path, typer.Option("--results", help="Folder for the records.")] = RECORDS,
     data_root: DataRoot = Path("data"),
@@ -283,6 +286,7 @@ def benchmark(
             folder=folder,
             device=device,
             variants=variants,
+            joined=joined,
             progress=advance,
             on_record=terminal.record_line,
         )

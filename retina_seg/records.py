@@ -16,6 +16,8 @@ from retina_seg.errors import UserError
 from retina_seg.scores import Report, laid_out
 
 FOLDER = Path("configs/results")
+ENSEMBLE = "-ensemble"
+"""How the name ends under which several seeds of a configuration, their probabilities averaged, are on record."""
 VARIANTS = {
     "plain": "no flips",
     "plain+clean": "no flips, small pieces removed",

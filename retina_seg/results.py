@@ -20,7 +20,7 @@ from retina_seg.groups import ENOUGH_SEEDS, Group, best_first, grouped, paired
 from retina_seg.markdown import DASH
 from retina_seg.matrices import REFERENCE
 from retina_seg.published import PUBLISHED, Published
-from retina_seg.records import VARIANTS, Record, changes, read_all
+from retina_seg.records import ENSEMBLE, VARIANTS, Record, changes, read_all
 from retina_seg.scores import METRICS, TITLES
 
 INTRODUCTION, STUDY, TABLE, FLAT = "introduction.md", "hybrids.md", "results.csv", "results.json"
@@ -391,7 +391,8 @@ def _ablations(groups: Sequence[Group]) -> list[str]:
         configs = [{**one.first.config, "name": "", "seed": 0} for one in (reference or group, group)]
         a, p_a, b, p_b = [DASH] * 4 if own or reference is None else _differences(group, reference)
         scored = [markdown.mean_sd(group.values(metric)) for metric in group.headline]
-        head = (group.title, changes(*configs) or DASH, f"{group.first.parameters:,}", group.first.schedule)
+        same = "several seeds averaged" if group.first.name.endswith(ENSEMBLE) else DASH
+        head = (group.title, changes(*configs) or same, f"{group.first.parameters:,}", group.first.schedule)
         rows.append((*head, str(len(group.records)), scored[0], a, p_a, scored[1], b, p_b))
     one, two = (TITLES[metric] for metric in groups[0].headline)
     columns = ("model", "what differs", "parameters", "schedule", "seeds", one, f"Δ {one}", "p", two, f"Δ {two}", "p")

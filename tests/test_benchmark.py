@@ -224,6 +224,27 @@ def test_validation_images_are_scored_without_having_been_seen(config, drawn_dri
     assert not (tmp_path / "runs" / "tiny" / "drive" / "seed0" / "reports").exists()
 
 
+def test_all_seeds_together_have_a_record_of_their_own(copy, config, drawn_drive, monkeypatch):
+    monkeypatch.setattr(train, "fit", no_training)
+    cells = plan([config], ["drive"], (0, 1))
+    *alone, together = go(cells, drawn_drive, copy, joined=True)
+    assert [record.seed for record in alone] == [0, 1]
+    assert together.path(copy / "results") == copy / "results" / "tiny-ensemble" / "drive-seed0.json"
+    assert together.parameters == 2 * alone[0].parameters
+    assert together.steps == 12
+    assert together.report["leaked_images"] == []
+    card = zoo.card(copy / "runs" / "tiny-ensemble" / "drive" / "seed0")
+    assert [one["weights_sha256"] for one in card.training["members"]] == [one.weights_sha256[0] for one in alone]
+    assert go(cells, drawn_drive, copy, joined=True) == [*alone, together]
+    page = results.page(read_all(copy / "results"))
+    assert "| tiny-ensemble † | unet |" in page
+    shutil.rmtree(copy / "runs")
+    assert go(cells, drawn_drive, copy, joined=True) == [*alone, together]
+    (copy / "results" / "tiny-ensemble" / "drive-seed0.json").unlink()
+    with pytest.raises(AssertionError, match="trained again"):
+        go(cells, drawn_drive, copy, joined=True)
+
+
 def test_records_without_their_run_folders_are_not_made_again(copy, config, drawn_drive, monkeypatch):
     shutil.rmtree(copy / "runs")
     cells = plan([config], ["drive"], (0, 1))
