@@ -4,7 +4,7 @@ import struct
 import numpy as np
 import pytest
 
-from retina_seg import datasets
+from retina_seg import datasets, photographs, protocols
 from retina_seg.classify import fundus, tasks
 from retina_seg.classify.tasks import Wanted
 from retina_seg.errors import UserError
@@ -167,9 +167,22 @@ def test_a_prepared_photograph_fills_its_square_or_keeps_its_scale():
 
 
 def test_grades_leave_out_eyes_that_are_scored(data_root):
-    heads, parts = fundus.grades(data_root, 64, Preprocess(), 0)
+    heads, parts = fundus.grades(data_root, 64, Preprocess(), 1)
     assert [head.name for head in heads] == ["dr_grade", "dme_risk"]
     assert (len(parts["train"].keys) + len(parts["val"].keys), len(parts["test"].keys)) == (411, 103)
     assert "idrid_grade:train/IDRiD_118" not in {*parts["train"].keys, *parts["val"].keys}
     np.testing.assert_array_equal(np.bincount(parts["test"].labels[:, 0]), [34, 5, 32, 19, 13])
     assert parts["test"].images[0].shape == (3, 64, 64)
+
+
+def test_photographs_that_validate_are_blocks_with_all_views_of_their_eyes():
+    rows = photographs.rows_of(["idrid-grade"], ["train", "val"])
+    blocks = [fundus.validation_block(rows, fold) for fold in range(1, 6)]
+    assert frozenset().union(*blocks) == {row.key for row in rows}
+    for watched in blocks:
+        assert 75 <= len(watched) <= 95
+        learnt = [row for row in rows if row.key not in watched]
+        assert protocols.leaks([row for row in rows if row.key in watched], [row.key for row in learnt]) == []
+        numbers = {int(key[-3:]) for key in watched}
+        beside = [row for row in learnt if {int(row.id[-3:]) - 1, int(row.id[-3:]) + 1} & numbers]
+        assert len(beside) < 25  # at the edges of blocks

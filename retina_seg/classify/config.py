@@ -22,7 +22,9 @@ class ClassifyData(config._Strict):
 
     task: str
     size: int | None = Field(None, ge=4, le=2048, description="side of the images, px; default: as the task has them")
-    fold: int = Field(1, ge=1, description="which fold is the test set, of tasks that have folds")
+    fold: int = Field(
+        1, ge=1, description="which fold is the test set of the digits, the validation set of idrid-grade"
+    )
     share: float = Field(1, gt=0, le=1)
     shift: int = Field(0, ge=0)
     folder: str = ""

@@ -257,12 +257,13 @@ def _petals(wanted: Wanted) -> LearningSet:
 
 
 def _retinal(
-    read: Callable[..., tuple[tuple[Head, ...], dict[str, fundus.Part]]], name: str
+    read: Callable[..., tuple[tuple[Head, ...], dict[str, fundus.Part]]], name: str, by: str
 ) -> Callable[[Wanted], LearningSet]:
-    """A task of photographs, from its reader in fundus."""
+    """A task of photographs, from its reader in fundus, whose choice of examples is by the "seed" or by the "fold"."""
 
     def load(wanted: Wanted) -> LearningSet:
-        heads, parts = read(wanted.data_root, wanted.size or TASKS[name].size, wanted.preprocess, wanted.seed)
+        size = wanted.size or TASKS[name].size
+        heads, parts = read(wanted.data_root, size, wanted.preprocess, getattr(wanted, by))
         train, val, test = (Labelled(*parts[split]) for split in ("train", "val", "test"))
         return LearningSet(heads, train, val, test)
 
@@ -285,17 +286,18 @@ TASKS: dict[str, TaskSpec] = {
     "iris": TaskSpec(_iris, "three species from four measures of 150 flowers"),
     "petals": TaskSpec(_petals, "the width of a petal from its length: a regression"),
     "vessel-patches": TaskSpec(
-        _retinal(fundus.vessel_patches, "vessel-patches"),
+        _retinal(fundus.vessel_patches, "vessel-patches", "seed"),
         "vessel or background in the middle of a patch, DRIVE",
         None,
         27,
         retinal=True,
     ),
     "idrid-grade": TaskSpec(
-        _retinal(fundus.grades, "idrid-grade"),
-        "retinopathy grade and risk of macular oedema, IDRiD",
+        _retinal(fundus.grades, "idrid-grade", "fold"),
+        "retinopathy grade and risk of macular oedema, IDRiD; five folds of validation photographs",
         fundus.prepare,
         512,
+        fundus.GRADE_FOLDS,
         retinal=True,
     ),
 }
