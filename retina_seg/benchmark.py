@@ -235,7 +235,7 @@ def run(
     folder : of the records, see `records.path_of`.
     variants : score flips and post-processing each with and without; else only what the configuration says.
     joined : also score all seeds of a configuration together, their probabilities averaged (`ensemble`), recorded under
-        its name with `records.ENSEMBLE` behind.
+        its name with `records.ENSEMBLE` behind; not where each has learnt from other photographs.
     progress : called with the number of cells done and what is going on.
     on_record : called with every record and whether it is new.
 
@@ -346,16 +346,14 @@ def _together(cells: Sequence[Cell]) -> list[tuple[Cell, tuple[Cell, ...]]]:
     """Cells that differ in their seed only, and the cell that stands for all of them; none where there is one seed."""
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
-        key = (cell.config.name, cell.config.data.photographs, cell.sources, cell.protocol, cell.split)
-        groups.setdefault(key, []).append(cell)
-    return [
-        (
-            replace(own[0], config=own[0].config.model_copy(update={"name": own[0].config.name + records.ENSEMBLE})),
-            tuple(own),
-        )
-        for own in groups.values()
-        if len(own) > 1
-    ]
+        if not cell.config.data.photographs:  # each seed draws others
+            groups.setdefault((cell.config.name, cell.sources, cell.protocol, cell.split), []).append(cell)
+    found = []
+    for own in groups.values():
+        if len(own) > 1:
+            name = own[0].config.name + records.ENSEMBLE
+            found.append((replace(own[0], config=own[0].config.model_copy(update={"name": name})), tuple(own)))
+    return found
 
 
 def _joined(
