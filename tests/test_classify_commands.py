@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from retina_seg import io, phantom
-from retina_seg.classify import fundus, inference, painting, studies
+from retina_seg.classify import evaluation, fundus, inference, painting, studies
 from retina_seg.classify.inference import Classifier
 from retina_seg.cli import app
 from retina_seg.errors import UserError
@@ -163,6 +163,17 @@ def test_what_was_promised_is_on_record():
     scores = inference.card_of("dr-grade").scores["test, 100 photographs that no part of the model has seen"]
     assert scores["dr_grade"]["quadratic_kappa"] >= 0.55
     assert scores["joint"]["accuracy"] >= 0.45
+
+
+@pytest.mark.parametrize("name", inference.names())
+def test_a_packaged_classifier_comes_with_the_report_of_its_card(name):
+    scored, card = evaluation.kept(name), inference.card_of(name)
+    said = list(card.scores.values())
+    for part, scores, joint in ((scored.heads, said[0], scored.joint), (scored.clean, said[1], scored.clean_joint)):
+        for question, head in part.items():
+            measured = {key: head.scores[key] for key in scores[question]}
+            assert measured == pytest.approx(scores[question], abs=6e-5)
+        assert joint == pytest.approx(scores["joint"]["accuracy"], abs=6e-5)
 
 
 def test_the_published_page_is_made_of_the_published_records(tmp_path, monkeypatch):

@@ -21,7 +21,15 @@ from retina_seg.classify.inference import card_of
 from retina_seg.errors import UserError
 
 INTRODUCTION = "introduction.md"
-_TITLES = {"accuracy": "accuracy", "quadratic_kappa": "quadratic kappa", "r2": "R²", "rmse": "RMSE"}
+_TITLES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "quadratic_kappa": "quadratic kappa",
+    "macro_auc": "AUC, macro",
+    "ece": "calibration error",
+    "r2": "R²",
+    "rmse": "RMSE",
+}
 _SHORT = {"steps": 400, "batch_size": 32, "validate_every": 400, "ema": 0.98}
 _SVM: dict[str, dict[str, Any]] = {
     "kernel SVM, quadratic": {"kernel": "poly", "degree": 2},
@@ -392,6 +400,7 @@ def write(folder: Path, out: Path) -> list[Path]:
         "Written by `retina-seg results`: introduction.md, then the tables of the records.",
     ]
     parts += [introduction.read_text(encoding="utf-8").strip()] if introduction.is_file() else []
+    parts += [_packaged(name) for name in inference.names()]
     pictures = []
     for name in STUDIES:
         if not (path := folder / f"{name}.json").is_file():
@@ -404,6 +413,30 @@ def write(folder: Path, out: Path) -> list[Path]:
             parts.append(f"![{study.title}]({folder.name}/{name}.png)")
     io.write_text(out, "\n\n".join(parts) + "\n")
     return [out, *pictures]
+
+
+def _packaged(name: str) -> str:
+    """What the report that comes with a packaged classifier says, with and without what it has seen."""
+    scored = evaluation.kept(name)
+    lines = [f"## `{name}`", ""]
+    if scored is None:
+        return "\n".join([*lines, "There is no report of it."])
+    unseen = scored.n_examples - len(scored.leaked)
+    whole = (f"all {scored.n_examples} test examples", scored.heads, scored.joint, scored.joint_ci95)
+    clean = (f"the {unseen} it has not seen", scored.clean, scored.clean_joint, scored.clean_joint_ci95)
+    columns = ("quadratic_kappa", "accuracy", "balanced_accuracy", "macro_auc", "ece")
+    lines += [f"| | {' | '.join(_TITLES[one] for one in columns)} |", "| --- |" + " ---: |" * len(columns)]
+    for title, heads, joint, edges in (whole, clean) if scored.clean else (whole,):
+        for question, head in heads.items():
+            cells = [f"{head.scores[one]:.3f} ({_edges(head.ci95[one])})" for one in columns]
+            lines.append(f"| {question.replace('_', ' ')}, {title} | {' | '.join(cells)} |")
+        if len(heads) > 1:
+            lines.append(f"| all right, {title} | | {joint:.3f} ({_edges(edges)}) | | | |")
+    return "\n".join([*lines, "", "In brackets 95 % intervals over subjects."])
+
+
+def _edges(interval: Sequence[float]) -> str:
+    return "{:.3f} to {:.3f}".format(*interval)
 
 
 def _draw(record: Mapping[str, Any], path: Path) -> None:

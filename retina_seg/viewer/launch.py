@@ -5,11 +5,14 @@
 
 import os
 import threading
+import time
+import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retina_seg import terminal
 from retina_seg.errors import UserError
 
 MAX_UPLOAD_MB = 200
@@ -35,6 +38,8 @@ PRIVATE: dict[str, Any] = {
 
 COMFORT: dict[str, Any] = {
     "client.toolbarMode": "minimal",
+    "server.headless": True,  # or the first start waits for an e-mail address, and pages offer developers' tools
+    "logger.hideWelcomeMessage": True,
     "server.fileWatcherType": "none",
     "runner.magicEnabled": False,
     "theme.light.primaryColor": "#0072B2",
@@ -101,9 +106,20 @@ def start(port: int = 8501, *, data_root: Path | None = None, runs: Sequence[Pat
     keep_uploads_in_memory()
     ask_nobody()
     threading.Thread(target=_warm, daemon=True).start()
-    settings = {**PRIVATE, **COMFORT, "server.port": port, "server.headless": not browser}
+    threading.Thread(target=_welcome, args=(port, browser), daemon=True).start()
+    settings = {**PRIVATE, **COMFORT, "server.port": port}
     arguments = [f"--{name}={text}" for name, value in settings.items() for text in _texts(value)]
     cli.main(["run", str(script()), *arguments], prog_name="retina-seg app")
+
+
+def _welcome(port: int, browser: bool) -> None:
+    """Say where the page is as soon as it is served, and open it."""
+    while not _answers(port):
+        time.sleep(0.2)
+    address = f"http://{PRIVATE['server.address']}:{port}"
+    terminal.console.print(f"the viewer is at {address}; Ctrl-C stops it", highlight=False, soft_wrap=True)
+    if browser:
+        webbrowser.open(address)
 
 
 def _warm() -> None:
@@ -122,11 +138,15 @@ def _texts(value: Any) -> list[str]:
 
 
 def _check_port(port: int) -> None:
+    if _answers(port):
+        raise UserError(f"port {port} is in use, perhaps by another viewer: choose one with --port")
+
+
+def _answers(port: int) -> bool:
     import socket
 
     with socket.socket() as probe:
-        if probe.connect_ex((PRIVATE["server.address"], port)) == 0:
-            raise UserError(f"port {port} is in use, perhaps by another viewer: choose one with --port")
+        return probe.connect_ex((PRIVATE["server.address"], port)) == 0
 
 
 def keep_uploads_in_memory() -> None:

@@ -31,6 +31,7 @@ def environment(monkeypatch):
     for name in (launch.DATA_ROOT, launch.RUNS):
         monkeypatch.setenv(name, "")
     monkeypatch.setattr(launch, "_warm", lambda: None)
+    monkeypatch.setattr(launch, "_welcome", lambda port, browser: None)
     monkeypatch.setattr(MultiPartParser, "spool_max_size", 1024 * 1024)  # Starlette's own
     monkeypatch.setattr(net_util, "get_external_ip", net_util.get_external_ip)
 
@@ -69,15 +70,28 @@ def test_the_script_is_found():
     assert "retina-seg app" in launch.script().read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("browser", [True, False])
+def test_the_page_is_opened_when_it_is_served(port, browser, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr(launch.webbrowser, "open", opened.append)
+    monkeypatch.setattr(launch.time, "sleep", lambda seconds: server.bind(("127.0.0.1", port)) or server.listen())
+    with socket.socket() as server:
+        launch._welcome(port, browser)
+    assert opened == ([f"http://127.0.0.1:{port}"] if browser else [])
+    assert f"http://127.0.0.1:{port}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("browser", [True, False])
 @pytest.mark.usefixtures("environment")
-def test_start_serves_this_computer_only_with_what_it_was_given(served, port, tiny_run, drawn_drive):
+def test_start_serves_this_computer_only_with_what_it_was_given(served, port, tiny_run, drawn_drive, browser):
     with pytest.raises(SystemExit) as end:
-        launch.start(port, data_root=drawn_drive, runs=[tiny_run], browser=False)
+        launch.start(port, data_root=drawn_drive, runs=[tiny_run], browser=browser)
     assert not end.value.code
     options, path = served
     assert Path(path) == launch.script()
     given = {name.replace("_", "."): value for name, value in options.items() if value not in (None, ())}
-    expected = {**launch.PRIVATE, **launch.COMFORT, "server.port": port, "server.headless": True}
+    expected = {**launch.PRIVATE, **launch.COMFORT, "server.port": port}
+    assert expected["server.headless"] is True  # Streamlit would ask for an e-mail address at its first start
     assert {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()} == expected
     assert launch.options() == launch.Options(drawn_drive, (str(tiny_run),))
 
