@@ -666,7 +666,11 @@ def grade_page(session: Session, choices: Choices, look: Look) -> None:
 
 def measured(name: str) -> None:
     """Confusion, ROC and reliability of a classifier, of each question."""
-    text, drawn = graders.measured(name)
+    try:
+        text, drawn = graders.measured(name)
+    except UserError as error:  # of an earlier version, or damaged
+        st.warning(plain(str(error)))
+        return
     if not drawn:
         st.caption("There is no report: make one with `retina-seg classify evaluate`.")
         return

@@ -46,9 +46,9 @@ class Cell:
         return [target for target in protocols.find(self.protocol).targets if target in self.config.data.targets]
 
     @property
-    def variants(self) -> tuple[str]:
+    def variant(self) -> str:
         """The one of `scoring.VARIANTS` that the configuration asks for."""
-        return ("flips" if self.config.inference.flips else "plain",)
+        return "flips" if self.config.inference.flips else "plain"
 
     def settings(self) -> dict[str, Any]:
         """What is trained, as a record holds it: with folds `data.protocols` names the protocol once."""
@@ -272,8 +272,10 @@ def run(
         try:
             found, new = _recorded(cell, places, needed, variants=variants), False
             if not found:
-                cards = _joined(cell, members, data_root, out, device, tell) if members else []
-                cards = cards or _trainings(cell, data_root, out, device, tell)
+                if members:
+                    cards = _joined(cell, members, data_root, out, device, tell)
+                else:
+                    cards = _trainings(cell, data_root, out, device, tell)
                 found, new = _scored(cell, cards, data_root, places, device, tell, variants=variants)
         except (Interrupted, KeyboardInterrupt):
             whole = len(cells) + len(together)
@@ -323,7 +325,7 @@ def _recorded(cell: Cell, places: tuple[Path, Path], needed: Collection[Path], *
     if any(run.exists() for run in runs) or runs & set(needed) or not all(path.exists() for path in paths):
         return []
     known = [records.read(path) for path in paths]
-    return known if _complete(known, cell.variants if not variants else scoring.VARIANTS) else []
+    return known if _complete(known, scoring.VARIANTS if variants else (cell.variant,)) else []
 
 
 def _complete(known: Sequence[Record], wanted: Collection[str]) -> bool:
@@ -396,8 +398,7 @@ def _scored(
     known = [records.read(path) for path in paths.values() if path.exists()]
     same = {one.weights_sha256 for one in known} == {weights}
     first, config = trainings[min(trainings)]
-    (default,) = cell.variants
-    wanted = scoring.VARIANTS if variants else cell.variants
+    wanted = scoring.VARIANTS if variants else (cell.variant,)
     if len(known) == len(paths) and same and _complete(known, wanted):
         return known, False
     pattern = out / (first if 0 in trainings else first.with_name("fold{fold}"))
@@ -427,12 +428,12 @@ def _scored(
             weights_sha256=weights,
             learnt_from=cards[0].training.get("learnt_from", []),
             log=checkpoint.read_log(out / first),
-            default=default,
-            variants={name: records.stored(report, images=name == default) for name, report in scored.items()},
+            default=cell.variant,
+            variants={name: records.stored(report, images=name == cell.variant) for name, report in scored.items()},
         )
         io.make_folder(path.parent)
         io.write_text(path, record.to_json())
-        scoring.keep(scored[default], pattern)  # with its curves, for the viewer
+        scoring.keep(scored[cell.variant], pattern)  # with its curves, for the viewer
         made.append(record)
     return made, True
 

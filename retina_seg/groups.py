@@ -42,7 +42,7 @@ class Group:
 
     @property
     def marks(self) -> str:
-        """What must be known of the group, see `_HOW_TO_READ`."""
+        """What must be known of the group; what they mean stands at the head of the page (results.py)."""
         return (" ‡" if self.leaked else "") + ("" if len(self.records) >= ENOUGH_SEEDS else " †")
 
     @property

@@ -21,14 +21,14 @@ def mean_sd(values: Sequence[float]) -> str:
     return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
 
 
-def number(value: float | None) -> str:
-    """Four digits; a dash where the value is undefined."""
-    return DASH if value is None or math.isnan(value) else f"{value:.4f}"
+def number(value: float | None, digits: int = 4) -> str:
+    """So many digits; a dash where the value is undefined."""
+    return DASH if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def interval(edges: Iterable[float | None]) -> str:
+def interval(edges: Iterable[float | None], digits: int = 4) -> str:
     """`low to high`; a dash where one of the two is undefined."""
-    low, high = (number(edge) for edge in edges)
+    low, high = (number(edge, digits) for edge in edges)
     return DASH if DASH in (low, high) else f"{low} to {high}"
 
 

@@ -50,9 +50,9 @@ def study(groups: Sequence[Group], lines: Iterable[Line], text: str) -> list[str
     crossed = [group for group in groups if group.first.crossed]
     for own in _by_protocol(crossed):
         parts += _few(own)
-    if crossed := [group for group in crossed if not group.first.photographs]:
+    if whole := [group for group in crossed if not group.first.photographs]:
         parts += ["### Another camera", "Learnt from the training images of one set, scored on all of another."]
-        parts += _matrices(_columns(crossed, lambda one: f"{' + '.join(one.first.sources)}, on {one.first.protocol}"))
+        parts += _matrices(_columns(whole, lambda one: f"{' + '.join(one.first.sources)}, on {one.first.protocol}"))
     if found := _degraded(list(lines)):
         parts += ["### Photographs made worse", *found]
     if lesions:
@@ -102,16 +102,19 @@ def _columns(groups: Iterable[Group], title: Callable[[Group], str]) -> dict[str
 
 def _matrices(columns: Mapping[str, Sequence[Group]]) -> list[str]:
     """A table for each metric of the headline."""
-    everything = [group for own in columns.values() for group in own]
-    assert len(everything) == len({(title, one.first.name) for title, own in columns.items() for one in own})
-    names = sorted({group.first.name for group in everything}, key=lambda name: (not name.endswith(REFERENCE), name))
+    found: dict[str, dict[str, Group]] = {}
+    for title, own in columns.items():
+        for group in own:
+            assert title not in found.setdefault(group.first.name, {})
+            found[group.first.name][title] = group
+    names = sorted(found, key=lambda name: (not name.endswith(REFERENCE), name))
     reference = next((name for name in names if name.endswith(REFERENCE)), "")
+    others = found.get(reference, {})
     parts = []
-    for metric in everything[0].headline:
+    for metric in next(iter(found[names[0]].values())).headline:
         rows = []
         for name in names:
-            mine = {title: group for title, own in columns.items() for group in own if group.first.name == name}
-            others = {title: group for title, own in columns.items() for group in own if group.first.name == reference}
+            mine = found[name]
             few_seeds = min(len(group.records) for group in mine.values()) < ENOUGH_SEEDS
             cells = [_cell(mine.get(title), others.get(title), metric) for title in columns]
             rows.append((name + (" †" if few_seeds else ""), *cells))

@@ -128,7 +128,8 @@ def page(
     parts = ["# Results", f"Written by `retina-seg results`, never by hand; records: {len(records)}."]
     parts += [introduction.strip()] if introduction.strip() else []
     parts.append(_HOW_TO_READ)
-    ablated, studied, ordinary = _families(groups)
+    ablated, studied = _called(groups, ABLATION), _called(groups, matrices.STUDY)
+    ordinary = [group for group in groups if not group.first.name.startswith((ABLATION, matrices.STUDY))]
     whole = [group for group in ordinary if not group.first.photographs]
     for own in _by_table([group for group in whole if not group.first.crossed]):
         parts += _protocol(own, reference)
@@ -142,11 +143,8 @@ def page(
     return "\n\n".join(parts) + "\n"
 
 
-def _families(groups: Sequence[Group]) -> tuple[list[Group], list[Group], list[Group]]:
-    """Ablations, the study of the hybrids, and all else."""
-    parts = [[group for group in groups if group.first.name.startswith(name)] for name in (ABLATION, matrices.STUDY)]
-    ablated, studied = parts
-    return ablated, studied, [group for group in groups if group not in ablated and group not in studied]
+def _called(groups: Iterable[Group], beginning: str) -> list[Group]:
+    return [group for group in groups if group.first.name.startswith(beginning)]
 
 
 _HOW_TO_READ = f"""\

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from retina_seg import metrics
+from retina_seg import markdown, metrics
 from retina_seg.errors import UserError
 from retina_seg.metrics import LOWER_IS_BETTER, MASK_METRICS, Array, Tally
 
@@ -150,15 +150,14 @@ def table_rows(report: AnyReport) -> list[tuple[str, ...]]:
     for name in METRICS:
         if name == "cldice" and scores["fov"][name] is None:  # of what is no line
             continue
-        low, high = scores["ci95"][name]
         rows.append(
             (
                 name,
-                _number(scores["fov"][name]),
-                "–" if low is None else f"{low:.4f} to {high:.4f}",
-                f"{_number(scores['per_image_mean'][name])} ± {_number(scores['per_image_sd'][name])}",
-                _number(scores["full_frame"][name]),
-                _number(human.get(name)),
+                markdown.number(scores["fov"][name]),
+                markdown.interval(scores["ci95"][name]),
+                f"{markdown.number(scores['per_image_mean'][name])} ± {markdown.number(scores['per_image_sd'][name])}",
+                markdown.number(scores["full_frame"][name]),
+                markdown.number(human.get(name)),
             )
         )
     return rows
@@ -174,8 +173,7 @@ def markdown_table(report: AnyReport) -> str:
         f"field of view {scores['fov_source']}, threshold {threshold} ({scores['threshold_source']}), "
         f"post-processing {scores['postprocessing']}"
     )
-    lines = [head, "", *(f"| {' | '.join(row)} |" for row in (TABLE_COLUMNS, ("---",) * len(TABLE_COLUMNS)))]
-    lines += [f"| {' | '.join(row)} |" for row in table_rows(scores)]
+    lines = [head, "", markdown.table(TABLE_COLUMNS, table_rows(scores))]
     lines += [line for text in further_lines(scores) for line in ("", text)]
     lines += [line for warning in scores["warnings"] for line in ("", f"Note: {warning}.")]
     return "\n".join(lines) + "\n"
@@ -187,28 +185,24 @@ def further_lines(report: AnyReport) -> list[str]:
     lines = []
     if froc := further.get("froc"):
         points = zip(froc["false_per_image"], froc["sensitivity"], froc["ci95"], strict=True)
-        curve = ", ".join(f"{_number(s)} ({_interval(ci)}) at {limit}" for limit, s, ci in points)
+        curve = ", ".join(f"{markdown.number(s)} ({markdown.interval(ci)}) at {limit}" for limit, s, ci in points)
         own = froc["at_threshold"]
         lines.append(
             f"Of {froc['lesions']} lesions found at so many false ones an image: {curve}; at the threshold "
-            f"{_number(own['sensitivity'])} at {own['false_per_image']:.1f} ({froc['rule']})."
+            f"{markdown.number(own['sensitivity'])} at {own['false_per_image']:.1f} ({froc['rule']})."
         )
     if boundary := further.get("boundary"):
         usual, worst = boundary["mean_distance"], boundary["hausdorff95"]
         lines.append(
-            f"Outlines lie {_number(usual['mean'], 1)} ({_interval(usual['ci95'], 1)}) {boundary['unit']} apart, "
-            f"the 95th percentile {_number(worst['mean'], 1)} ({_interval(worst['ci95'], 1)})."
+            f"Outlines lie {markdown.number(usual['mean'], 1)} ({markdown.interval(usual['ci95'], 1)}) "
+            f"{boundary['unit']} apart, the 95th percentile {markdown.number(worst['mean'], 1)} "
+            f"({markdown.interval(worst['ci95'], 1)})."
         )
     if small := further.get("working_size"):
         names = ("auc", "ap", "dice", "iou")
-        values = ", ".join(f"{name} {_number(small['fov'][name])}" for name in names)
+        values = ", ".join(f"{name} {markdown.number(small['fov'][name])}" for name in names)
         lines.append(f"{values} {small['label']}.")
     return lines
-
-
-def _interval(edges: Sequence[float | None], digits: int = 4) -> str:
-    low, high = edges
-    return "–" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def worst_first(report: AnyReport, metric: str = "dice") -> list[dict[str, Any]]:
@@ -222,10 +216,6 @@ def worst_first(report: AnyReport, metric: str = "dice") -> list[dict[str, Any]]
 def _check_metric(metric: str) -> None:
     if metric not in METRICS:
         raise UserError(f"unknown metric {metric!r}: expected one of {', '.join(METRICS)}")
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _loaded(report: AnyReport) -> Mapping[str, Any]:

@@ -67,7 +67,7 @@ class _Segmentation:
         self.net, earlier = _seeded_network(config, self.settings, pretrained=pretrained)
         self._teachers = [Segmenter.from_pretrained(name, device, flips=True) for name in config.data.teachers]
         _check_teachers(self._teachers, config.data.targets)
-        self._fit_rows = fit_rows(config)
+        self._fit_rows = _few(rows_of(config.data.protocols, config.data.fit), config) if config.data.fit else []
         self._monitor_rows = rows_of(config.data.protocols, config.data.monitor)
         self._owed = [*earlier, *(teacher.card for teacher in self._teachers)]
         self.learnt_from: Sequence[Mapping[str, str]] = checkpoint.debts(self._owed)
@@ -247,12 +247,8 @@ def _taught(
     return replace(image, target=target.astype(np.float32))
 
 
-def fit_rows(config: Config) -> list[Row]:
-    """The training photographs, or as many of them as `data.photographs` says, in their own order.
-
-    Raises UserError where there are not so many.
-    """
-    rows = rows_of(config.data.protocols, config.data.fit) if config.data.fit else []
+def _few(rows: Sequence[Row], config: Config) -> list[Row]:
+    """The training photographs, or as many of them as `data.photographs` says, in their own order."""
     wanted = len(rows) if config.data.photographs is None else config.data.photographs
     if wanted > len(rows):
         raise UserError(f"data.photographs is {wanted}, but only {len(rows)} are in data.fit of data.protocols")

@@ -486,6 +486,15 @@ def test_a_photograph_is_graded_and_the_reader_warned(app, eyes, grader_run, mon
     assert "not calibrated" in words(page)
     assert "its weights are random" in words(page)
 
+    def broken(_name):
+        raise UserError("is no report of `retina-seg classify evaluate`")
+
+    monkeypatch.setattr(graders, "measured", broken)
+    page.run()
+    assert not page.error
+    assert not page.exception
+    assert "is no report of" in words(page)
+
 
 def test_results_show_the_reports_of_the_first_model_and_offer_all(app):
     go(app, "results")

@@ -1,12 +1,11 @@
 """The commands `retina-seg classify`: arguments in, tables and files out; nothing is computed here."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retina_seg import arguments, terminal
+from retina_seg import arguments, markdown, terminal
 from retina_seg.arguments import Changes, Device, Resumed, RunFolder
 from retina_seg.errors import UserError
 
@@ -128,10 +127,6 @@ def evaluate(
         terminal.files(drawing.draw_report(scored, out))
 
 
-def _interval(edges: Sequence[float]) -> str:
-    return "{:.4f} to {:.4f}".format(*edges)
-
-
 def show(scored: "ClassReport") -> None:
     """The tables of a report and what must be said beside them."""
     for name, head in scored.heads.items():
@@ -139,7 +134,7 @@ def show(scored: "ClassReport") -> None:
         shown = [head, *([scored.clean[name]] if name in scored.clean else [])]
         columns = ("score", "value", "95 % interval", "without leaks", "95 % interval")[: 1 + 2 * len(shown)]
         rows = [
-            (one, *(text for own in shown for text in (f"{own.scores[one]:.4f}", _interval(own.ci95[one]))))
+            (one, *(text for own in shown for text in (f"{own.scores[one]:.4f}", markdown.interval(own.ci95[one]))))
             for one in head.scores
         ]
         terminal.table(columns, rows, title=title)
@@ -151,9 +146,9 @@ def show(scored: "ClassReport") -> None:
             if len(shares) > 1:
                 terminal.table((column, "examples", "right"), shares)
     if len(scored.heads) > 1:
-        text = f"all answers right: {scored.joint:.4f} ({_interval(scored.joint_ci95)})"
+        text = f"all answers right: {scored.joint:.4f} ({markdown.interval(scored.joint_ci95)})"
         if scored.clean:
-            text += f", {scored.clean_joint:.4f} ({_interval(scored.clean_joint_ci95)}) without leaks"
+            text += f", {scored.clean_joint:.4f} ({markdown.interval(scored.clean_joint_ci95)}) without leaks"
         terminal.console.print(text, highlight=False)
     for warning in scored.warnings:
         terminal.note(warning)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.svm import SVC
 
-from retina_seg import checkpoint, figures, io, report, zoo
+from retina_seg import checkpoint, figures, io, markdown, report, zoo
 from retina_seg.classify import evaluation, inference, tasks, training
 from retina_seg.classify.config import ClassifyConfig
 from retina_seg.classify.inference import card_of
@@ -428,15 +428,11 @@ def _packaged(name: str) -> str:
     lines += [f"| | {' | '.join(_TITLES[one] for one in columns)} |", "| --- |" + " ---: |" * len(columns)]
     for title, heads, joint, edges in (whole, clean) if scored.clean else (whole,):
         for question, head in heads.items():
-            cells = [f"{head.scores[one]:.3f} ({_edges(head.ci95[one])})" for one in columns]
+            cells = [f"{head.scores[one]:.3f} ({markdown.interval(head.ci95[one], 3)})" for one in columns]
             lines.append(f"| {question.replace('_', ' ')}, {title} | {' | '.join(cells)} |")
         if len(heads) > 1:
-            lines.append(f"| all right, {title} | | {joint:.3f} ({_edges(edges)}) | | | |")
+            lines.append(f"| all right, {title} | | {joint:.3f} ({markdown.interval(edges, 3)}) | | | |")
     return "\n".join([*lines, "", "In brackets 95 % intervals over subjects."])
-
-
-def _edges(interval: Sequence[float]) -> str:
-    return "{:.3f} to {:.3f}".format(*interval)
 
 
 def _draw(record: Mapping[str, Any], path: Path) -> None:
@@ -481,8 +477,4 @@ def _shown(scores: Mapping[str, float], *, alone: bool) -> tuple[str, ...]:
 
 def _spread(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    if len(known) == 1:
-        return f"{known[0]:.4f}"
-    return f"{np.mean(known):.4f} ± {np.std(known, ddof=1):.4f}"
+    return markdown.mean_sd(known) if known else ""
