@@ -34,8 +34,8 @@ class DataConfig(_Strict):
 
     `fit` and `monitor` name splits of the protocols' manifests. Where a monitor image also trains, its curve is
     labelled as one of training images, and thresholds are chosen on the fit images. `threshold_on: fit` does that too
-    where the monitor images are to be scored. `photographs` trains on so many of the fit images only, drawn by the
-    seed; those of a smaller number are among those of a larger one.
+    where the monitor images are to be scored, on the drawn photographs where `fit` is empty. `photographs` trains on
+    so many of the fit images only, drawn by the seed; those of a smaller number are among those of a larger one.
 
     `drawn` photographs (`phantom`) train beside those of `fit`, or alone where `fit` is empty. `teachers` are
     packaged models or run folders; the network then learns a mean of the truth, weighing `truth_weight`, and of
@@ -56,8 +56,6 @@ class DataConfig(_Strict):
     def _something_trains(self) -> "DataConfig":
         if not self.fit and not self.drawn:
             raise ValueError("data.fit is empty and data.drawn is 0: nothing would be trained on")
-        if not self.fit and self.threshold_on == "fit":
-            raise ValueError("data.fit is empty: thresholds cannot be chosen on it; leave out data.threshold_on")
         return self
 
 
@@ -104,7 +102,10 @@ class Schedule(_Strict):
     warmup_steps: int = Field(100, ge=0)
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights, 0 for none")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    # YAML reads a bare `no` as false.
+    precision: Annotated[
+        Literal["no", "bf16", "fp16"], BeforeValidator(lambda given: "no" if given is False else given)
+    ] = "no"
     validate_every: int = Field(250, ge=1, description="steps between validations and saved states")
     patience: int = Field(
         0, ge=0, description="validations without a better score before it stops early with the best weights; 0: never"

@@ -62,7 +62,7 @@ class _Segmentation:
     def __init__(self, config: Config, data_root: str | Path, device: str, *, pretrained: bool) -> None:
         several = len(config.data.targets) > 1
         self.watched = f"{config.data.targets[0]}_ap" if several else "ap"
-        self.config, self.data_root = config, data_root
+        self.config, self.data_root, self._device = config, data_root, choose_device(device)
         self.settings = Preprocess(**config.preprocess.model_dump())
         self.net, earlier = _seeded_network(config, self.settings, pretrained=pretrained)
         self._teachers = [Segmenter.from_pretrained(name, device, flips=True) for name in config.data.teachers]
@@ -86,6 +86,7 @@ class _Segmentation:
         self._images += [drawn_image(number, data.targets, self.settings) for number in range(data.drawn)]
         if isinstance(self.net, Begins) and fresh and not self.config.training.start:
             say("learning the dictionary")
+            self.net.to(self._device)
             whole = [tuple(map(torch.from_numpy, (one.image, one.target, one.fov))) for one in self._images]
             self.net.begin(whole, self.config.seed)
         self._prevalence = _prevalence(self._images)
@@ -121,9 +122,13 @@ class _Segmentation:
         fit_keys, monitor_keys = ([one.row.key for one in part] for part in (self._fit_set, self._monitor_set))
         held_out = config.data.threshold_on == "monitor" and not set(fit_keys) & set(monitor_keys)
         shown, keys = (self._monitor_set, monitor_keys) if held_out else (self._fit_set, fit_keys)
-        tallied = histograms(net, shown, device=device, flips=config.inference.flips)
+        source = f"{len(keys)} {'validation images, not trained on' if held_out else 'training images'}"
+        if shown:
+            tallied = histograms(net, shown, device=device, flips=config.inference.flips)
+        else:
+            source = f"{len(self._images)} drawn photographs"
+            tallied = _drawn_histograms(net, self._images, device=device, flips=config.inference.flips)
         thresholds = [metrics.best_threshold_from_histogram(histogram)[0] for histogram in tallied]
-        source = "validation images, not trained on" if held_out else "training images"
         return Card(
             name=config.name,
             targets=config.data.targets,
@@ -133,7 +138,7 @@ class _Segmentation:
             preprocess=self.settings.to_dict(),
             inference=CardInference(**config.inference.model_dump()),
             thresholds={t: round(v, 4) for t, v in zip(config.data.targets, thresholds, strict=True)},
-            threshold_source=f"highest pooled Dice on {len(keys)} {source}",
+            threshold_source=f"highest pooled Dice on {source}",
             parameters=count_parameters(net),
             training=checkpoint.owing(
                 {
@@ -179,6 +184,19 @@ def histograms(
         found = [metrics.score_histogram(p, t, fov) for p, t in zip(prob, photograph.truth, strict=True)]
         total = [a + b for a, b in zip(total, found, strict=True)] if total else found
     return total
+
+
+def _drawn_histograms(
+    net: nn.Module, images: Sequence[TrainingImage], *, device: str, flips: bool
+) -> list[NDArray[np.int64]]:
+    """`histograms` over training images as the network reads them."""
+    net.eval()
+    found = []
+    for one in images:
+        prob = predict_probability(net, one.image, device=device, flips=flips)
+        marked = one.target >= 0.5
+        found.append([metrics.score_histogram(p, t, one.fov) for p, t in zip(prob, marked, strict=True)])
+    return [np.sum(of_target, axis=0) for of_target in zip(*found, strict=True)]
 
 
 def _seeded_network(config: Config, settings: Preprocess, *, pretrained: bool) -> tuple[nn.Module, list[Card]]:

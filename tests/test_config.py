@@ -66,6 +66,10 @@ def test_resolved_config_loads_equal(tiny_config, tmp_path):
     assert load_config(path) == config
 
 
+def test_no_precision_needs_no_quotes(tiny_config):
+    assert load_config(tiny_config, ["training.precision=no"]).training.precision == "no"
+
+
 def test_a_name_is_short_for_a_model(tiny_config):
     assert load_config(tiny_config, ["model=unet"]).model.name == "unet"
     assert load_config(tiny_config, ["model=unet", "model.arguments.stem=2"]).model.arguments == {"stem": 2}

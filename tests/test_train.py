@@ -63,6 +63,14 @@ def test_thresholds_come_from_training_images_where_monitor_images_are_trained_o
     assert len(card.training["threshold_images"]) == 20
 
 
+def test_thresholds_come_from_drawn_photographs_where_nothing_else_may_choose_them(tiny_config, drawn_drive, tmp_path):
+    alone = ["data.fit=[]", "data.drawn=2", "data.threshold_on=fit", "training.steps=2"]
+    card = train.fit(load_config(tiny_config, alone), tmp_path / "run", drawn_drive, device="cpu")
+    assert "2 drawn photographs" in card.threshold_source
+    assert card.training["threshold_images"] == []
+    assert 0 < card.thresholds["vessels"] < 1
+
+
 def test_resumed_equals_uninterrupted_with_dropout(tiny_config, drawn_drive, tmp_path):
     """The chances of dropout go on where they stopped."""
     config = load_config(tiny_config, ["model.arguments.dropout=0.3", "training.validate_every=2"])

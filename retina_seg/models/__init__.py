@@ -71,7 +71,9 @@ class Begins(Protocol):
     """A network that learns a part of itself from whole photographs, before the first step of a training."""
 
     def begin(self, images: Sequence[Sequence[Tensor]], seed: int) -> None:
-        """`images`: image float32 (C, h, w), target (K, h, w) in [0, 1] and field of view bool (h, w) of each."""
+        """`images`: image float32 (C, h, w), target (K, h, w) in [0, 1] and field of view bool (h, w) of each, on
+        the CPU; the network may be on a GPU.
+        """
 
 
 @runtime_checkable

@@ -16,8 +16,8 @@ from retina_seg import atoms, sparse
 from retina_seg.models.blocks import separable
 from retina_seg.models.controls import platt
 
-# Codes that are computed at once: few enough to stay in a processor's cache.
-_AT_ONCE = 2**9
+# Codes that are computed at once: few enough to stay in a processor's cache, enough to keep a GPU busy.
+_AT_ONCE = {"cpu": 2**9, "cuda": 2**15}
 
 
 class PatchDictionary(nn.Module):
@@ -159,7 +159,7 @@ class PatchDictionary(nn.Module):
                 signals, means = self.signals(image.float(), scale)
                 if chosen is not None:
                     signals, means = signals[chosen], means[chosen]
-                coded = [self._codes(some, number) for some in signals.split(_AT_ONCE)]
+                coded = [self._codes(some, number) for some in signals.split(_AT_ONCE[signals.device.type])]
                 parts += [torch.cat(coded), means]
             return torch.cat(parts, dim=1)
 
@@ -220,26 +220,27 @@ class PatchDictionary(nn.Module):
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Let the layer below begin, and give its votes to the images as further channels of mean 0 and deviation 1."""
         below.begin(images, seed)
-        votes = [below.values(image[None])[0] for image, _, _ in images]
-        inside = torch.cat([one[:, fov.bool()] for one, (_, _, fov) in zip(votes, images, strict=True)], dim=1)
+        votes = [below.values(image[None].to(self.gains.device))[0] for image, _, _ in images]
+        inside = torch.cat([one.cpu()[:, fov.bool()] for one, (_, _, fov) in zip(votes, images, strict=True)], dim=1)
         self.middle.copy_(inside.mean(dim=1)[:, None, None])
         self.spread.copy_(inside.std(dim=1).clamp(min=1e-6)[:, None, None])
         return [
-            (self._beside(image, one), target, fov) for one, (image, target, fov) in zip(votes, images, strict=True)
+            (self._beside(image.to(one.device), one).cpu(), target, fov)
+            for one, (image, target, fov) in zip(votes, images, strict=True)
         ]
 
     @torch.no_grad()
     def _solve(self, images: Sequence[Sequence[Tensor]], read: "_Fixed", rng: np.random.Generator) -> None:
         """W of ridge from patches of all images, drawn inside the field of view, in float64."""
-        features, labels = read.weight.shape[1], read.weight.shape[0]
-        gram, products = (torch.zeros(features + 1, n, dtype=torch.float64) for n in (features + 1, labels))
+        features, labels, device = read.weight.shape[1], read.weight.shape[0], read.weight.device
+        gram, products = (read.weight.new_zeros(features + 1, n, dtype=torch.float64) for n in (features + 1, labels))
         for image, target, fov in images:
-            chosen = self._places(fov, rng, max(1, _SOLVED // len(images)))
-            phi = self.features(image[None], chosen).double()
-            phi = torch.cat([phi, torch.ones(len(phi), 1, dtype=torch.float64)], dim=1)  # the last is the intercept
+            chosen = self._places(fov, rng, max(1, _SOLVED // len(images))).to(device)
+            phi = self.features(image[None].to(device), chosen).double()
+            phi = torch.cat([phi, torch.ones_like(phi[:, :1])], dim=1)  # the last is the intercept
             gram += phi.T @ phi
-            products += phi.T @ self._labels(target)[chosen].double()
-        penalty = torch.full((features + 1,), _RIDGE, dtype=torch.float64)
+            products += phi.T @ self._labels(target.to(device))[chosen].double()
+        penalty = torch.full_like(gram[0], _RIDGE)
         penalty[-1] = 0
         weight = torch.linalg.solve(gram + penalty.diag(), products)
         read.weight.copy_(weight[:-1].T)
@@ -256,7 +257,9 @@ class PatchDictionary(nn.Module):
     @torch.no_grad()
     def _calibrate(self, images: Sequence[Sequence[Tensor]], seed: int) -> None:
         """Slope and shift of the logits from the pixels of up to five images."""
-        values = torch.cat([self._said(image[None])[0][:, fov.bool()] for image, _, fov in images[:5]], dim=1)
+        device = self.slope.device
+        said = [(self._said(image[None].to(device))[0].cpu(), fov.bool()) for image, _, fov in images[:5]]
+        values = torch.cat([one[:, inside] for one, inside in said], dim=1)
         truth = torch.cat([target[:, fov.bool()] for _, target, fov in images[:5]], dim=1)
         for k, (slope, shift) in enumerate(platt(values, truth, seed)):
             self.slope[k], self.shift[k] = slope, shift
