@@ -61,6 +61,7 @@ EXPLAINED = {
     "that is read by a label dictionary or an MLP the votes are parts of the result there, of a csc_unet parts of the "
     "rebuilt pixel.",
 }
+EXCITING = 12  # photographs in which the patches that excite a unit are looked for: each takes seconds
 LOOKED_AT = {
     "cam": "Where the photograph speaks for the answer (Grad-CAM): coarse, and no map of disease.",
     "filters": "What the first layer looks for in every place.",
@@ -657,11 +658,37 @@ def grade_page(session: Session, choices: Choices, look: Look) -> None:
         with tab:
             st.caption(LOOKED_AT[title.partition("-")[0]])
             st.image(graded.figures[title])
+    with st.expander("What excites a unit"):
+        exciting(session, name)
     with st.expander("How good it was on test photographs"):
         measured(name)
     with st.expander("What this classifier cannot do"):
         for text in (*card.limits, *(f"{data}: {terms}" for data, terms in card.terms.items())):
             st.markdown(f"- {plain(text)}")
+
+
+def exciting(session: Session, name: str) -> None:
+    """The patches of the opened photographs that excite a chosen unit of a classifier most."""
+    opened_now = list(session.photographs.values())[:EXCITING]
+    st.caption(
+        "The patch of each opened photograph in which a unit of the last block answers most strongly, the strongest "
+        f"first, of {EXCITING} photographs at most: what the unit has learnt to look for."
+    )
+    unit = int(st.number_input("Unit", min_value=0, step=1, key="unit"))
+    if not st.button("Find the patches"):
+        return
+    try:
+        with st.spinner(f"Looking through {len(opened_now)} photographs", show_time=True):
+            picture, shown = graders.activating(name, [session.load(one) for one in opened_now], unit)
+    except UserError as error:  # no such unit, or a photograph that cannot be read
+        st.warning(plain(str(error)))
+        return
+    if not shown:
+        st.info("Nothing in these photographs moves this unit: choose another one.")
+        return
+    st.image(picture)
+    for number in shown:
+        st.caption(f"image {number}: {plain(opened_now[number].name)}")
 
 
 def measured(name: str) -> None:

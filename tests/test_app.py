@@ -485,6 +485,13 @@ def test_a_photograph_is_graded_and_the_reader_warned(app, eyes, grader_run, mon
     assert tabs[:2] == [f"Looked at: {title}" for title in graders.TITLES.values()]
     assert "not calibrated" in words(page)
     assert "its weights are random" in words(page)
+    button(page, "Find the patches").click().run()
+    assert not page.exception
+    assert "image 0: Drawn eye A" in words(page)
+    page.number_input(key="unit").set_value(10_000)
+    button(page, "Find the patches").click().run()
+    assert not page.exception
+    assert any("10000" in warning.value for warning in page.warning)
 
     def broken(_name):
         raise UserError("is no report of `retina-seg classify evaluate`")

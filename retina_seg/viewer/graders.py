@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from retina_seg import report
+import numpy as np
+from numpy.typing import NDArray
+
+from retina_seg import explain, figures, report
 from retina_seg.classify import drawing, evaluation, inference, tasks
 from retina_seg.classify.inference import Answer, Classifier, ClassifierCard
 from retina_seg.viewer import engine
@@ -93,7 +96,31 @@ def grade(name: str, loaded: Loaded) -> Graded:
         classifier = _classifier(name)
         prepared = classifier.prepare(loaded.image)
         answers = classifier.answers(prepared)
-        figures = drawing.explained(classifier, prepared, answers)
-        first = sorted(figures, key=lambda name: not name.startswith("cam"))  # what a visitor asks first
+        drawn = drawing.explained(classifier, prepared, answers)
+        first = sorted(drawn, key=lambda name: not name.startswith("cam"))  # what a visitor asks first
         doubts = [doubt.text for doubt in classifier.doubts(loaded.image)]
-        return Graded(answers, doubts, {name: report.png(figures[name]) for name in first})
+        return Graded(answers, doubts, {name: report.png(drawn[name]) for name in first})
+
+
+class _Prepared:
+    """Photographs as a classifier reads them, each prepared when it is asked for."""
+
+    def __init__(self, classifier: Classifier, photographs: Sequence[Loaded]) -> None:
+        self._classifier, self._photographs = classifier, photographs
+
+    def __len__(self) -> int:
+        return len(self._photographs)
+
+    def __getitem__(self, number: int) -> NDArray[np.float32]:
+        return self._classifier.prepare(self._photographs[number].image)
+
+
+def activating(name: str, photographs: Sequence[Loaded], unit: int) -> tuple[bytes, list[int]]:
+    """The patches of photographs that excite a unit of the last maps most, as PNG, and which photographs they are of.
+
+    UserError for a unit that the classifier does not have; waits while another visitor runs a model.
+    """
+    with engine.one_at_a_time:
+        classifier = _classifier(name)
+        found = explain.activating(classifier.net, _Prepared(classifier, photographs), unit)
+        return report.png(figures.activating_grid(found)), [one.image for one in found]
