@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from retina_seg import metrics, phantom, preprocess, sparse
 from retina_seg.errors import UserError
-from retina_seg.models import Begins, build_model
+from retina_seg.models import Begins, build_model, patch_dictionary
 from retina_seg.preprocess import Preprocess
 
 SMALL = {"count": 12, "side": 5, "scales": [1, 2], "steps": 10, "readout": "ridge"}
@@ -79,15 +79,33 @@ def test_ridge_is_scikit_learns(photographs):
     np.testing.assert_allclose(net.read.bias.numpy(), fitted.intercept_, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("supervision", ["none", "joint", "consistent"])
-def test_it_finds_drawn_vessels_it_has_not_seen(photographs, supervision):
-    net = _begun(photographs, supervision=supervision)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"supervision": "none"},
+        {"supervision": "joint"},
+        {"supervision": "consistent"},
+        {"readout": "mlp", "hidden": 64},
+    ],
+)
+def test_it_finds_drawn_vessels_it_has_not_seen(photographs, changed):
+    net = _begun(photographs, **changed)
     image, target, fov = _photograph(7)
     with torch.inference_mode():
         prob = torch.sigmoid(net(image[None]))[0, 0]
     assert metrics.auc(prob.numpy(), target[0].numpy(), fov.numpy()) > 0.85  # .5 is chance
     share = target[0][fov].float().mean()
     assert 0.5 * share < prob[fov].mean() < 2 * share  # its logits are calibrated
+
+
+def test_the_mlp_is_fitted_again_alike_and_goes_on_learning(photographs, monkeypatch):
+    monkeypatch.setattr(patch_dictionary, "_READ", 1025)  # of three photographs 1023, of one 1025: a last batch of one
+    chosen = {"readout": "mlp", "hidden": 8}
+    first, again, alone = (_begun(some, **chosen) for some in (photographs, photographs, photographs[:1]))
+    for one, other in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert all(torch.isfinite(value).all() for value in alone.state_dict().values())
+    assert all(parameter.requires_grad for parameter in first.read.parameters())
 
 
 def test_a_second_layer_reads_the_votes_of_the_first(photographs):

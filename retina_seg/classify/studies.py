@@ -117,7 +117,8 @@ def _petals() -> Study:
     return Study(
         "A regression on flowers",
         "The width of a petal from its length, least squares, 90 flowers to learn from and 30 to be scored on, drawn "
-        "ten times; errors in centimetres.",
+        "ten times; errors in centimetres. The feature of the quadratic kernel is the square of the length alone, and "
+        "bends where the flowers do not; the MLP may bend and finds the line.",
         (
             Arm("a line", data, "linear", training=few),
             Arm("quadratic feature", data, "polynomial", training=few),
