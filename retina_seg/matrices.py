@@ -17,8 +17,8 @@ _DIFFERENCE = (
     "by a paired bootstrap over subjects"
 )
 _DEGRADED = (
-    "Dice on test images made worse, pooled inside the field of view, threshold of the card, mean ± SD over seeds: "
-    "Gaussian blur (sigma, px), noise (SD, of 255), JPEG (quality), dark (grey values times 1/4), gamma, grey values "
+    "Test images made worse, pooled inside the field of view, mean ± SD over seeds; Dice at the threshold of the card, "
+    "so that it falls also where a model is as sure of the order of the pixels as before, which AUC tells: Gaussian blur (sigma, px), noise (SD, of 255), JPEG (quality), dark (grey values times 1/4), gamma, grey values "
     "that fall to a third from left to right, no colour, another size."
 )
 
@@ -43,9 +43,9 @@ def study(groups: Sequence[Group], lines: Iterable[Line], text: str) -> list[str
     lesions = [group for group in groups if not group.first.crossed and len(_targets(group)) > 1]
     parts = ["## What the hybrids are good for", *([text.strip()] if text.strip() else []), _trained(groups)]
     for own in _by_protocol(vessels):
-        whole = [group for group in own if group.first.name not in _in_part(own)]
+        whole = [group for group in own if group.first.name not in _in_part(own, alike=True)]
         title = f"`{own[0].first.scored_as}`{own[0].first.learnt}"
-        parts += _few(own)
+        parts += _few(own, alike=True)
         parts += [f"### {title}, all training images", *_matrices({title: whole})] if whole else []
     crossed = [group for group in groups if group.first.crossed]
     for own in _by_protocol(crossed):
@@ -72,14 +72,17 @@ def _by_protocol(groups: Iterable[Group]) -> list[list[Group]]:
     return list(found.values())
 
 
-def _in_part(groups: Iterable[Group]) -> set[str]:
-    """Names of the configurations that learnt from a part of the training images, too."""
-    return {group.first.name for group in groups if group.first.photographs}
+def _in_part(groups: Iterable[Group], *, alike: bool = False) -> set[str]:
+    """Names of the configurations that learnt from a part of the training images, too; with `alike` also of those
+    that had the same schedule as one of them."""
+    names = {group.first.name for group in groups if group.first.photographs}
+    schedules = {group.first.schedule for group in groups if alike and group.first.name in names}
+    return names | {group.first.name for group in groups if group.first.schedule in schedules}
 
 
-def _few(groups: Sequence[Group]) -> list[str]:
+def _few(groups: Sequence[Group], *, alike: bool = False) -> list[str]:
     """The matrix of one protocol over numbers of photographs; [] where none learnt from a part."""
-    own = [group for group in groups if group.first.name in _in_part(groups)]
+    own = [group for group in groups if group.first.name in _in_part(groups, alike=alike)]
     if not own:
         return []
     first = own[0].first
@@ -160,19 +163,21 @@ def _degraded(lines: Sequence[Line]) -> list[str]:
                 f"images, annotations and fields of view by {scored[0]}: remove one and run it again"
             )
         columns = [name for name in DEGRADATIONS if any(line.degradation == name for line in own)]
-        rows = []
         names = [line.config for line in {line.training: line for line in own if line.setting == (None, 1.0)}.values()]
-        for training in dict.fromkeys(line.training for line in own):
-            mine = [line for line in own if line.training == training]
-            first = mine[0]
-            values = [[line.dice for line in mine if line.degradation == name] for name in columns]
-            cells = [markdown.mean_sd(found) if found else markdown.DASH for found in values]
-            mark = (" ‡" if any(line.leaked for line in mine) else "") + (
-                "" if min(len(found) for found in values) >= ENOUGH_SEEDS else " †"
-            )
-            learnt = f" from {first.learnt_from}" if names.count(first.config) > 1 else ""
-            rows.append((first.config + learnt + _recoded(*first.setting) + mark, *cells))
-        parts += [f"`{protocols.report_name(*scored)}`:", markdown.table(("model", *columns), rows)]
+        for metric in ("dice", "auc"):
+            rows = []
+            for training in dict.fromkeys(line.training for line in own):
+                mine = [line for line in own if line.training == training]
+                first = mine[0]
+                values = [[getattr(line, metric) for line in mine if line.degradation == name] for name in columns]
+                cells = [markdown.mean_sd(found) if found else markdown.DASH for found in values]
+                mark = (" ‡" if any(line.leaked for line in mine) else "") + (
+                    "" if min(len(found) for found in values) >= ENOUGH_SEEDS else " †"
+                )
+                learnt = f" from {first.learnt_from}" if names.count(first.config) > 1 else ""
+                rows.append((first.config + learnt + _recoded(*first.setting) + mark, *cells))
+            title = f"`{protocols.report_name(*scored)}`, {TITLES[metric]}:"
+            parts += [title, markdown.table(("model", *columns), rows)]
     return parts
 
 
