@@ -59,6 +59,7 @@ def ksvd(signals: Array, count: int, penalty: float, seed: int) -> Array:
             if not len(users):  # nobody wants it: the signal that is worst explained takes its place
                 worst = int(np.argmax(np.einsum("np,np->n", rest, rest) * rng.uniform(0.99, 1, len(rest))))
                 atoms[k] = _unit(signals[worst : worst + 1])[0]
+                rest[worst] = 0  # the next such atom takes another one
                 continue
             alone = rest[users] + np.outer(codes[users, k], atoms[k])
             _, _, right = np.linalg.svd(alone.T @ alone, hermitian=True)

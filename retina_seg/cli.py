@@ -138,7 +138,7 @@ def explain(
 
     For models of csc_unet, dict_unet and patch_dictionary.
 
-    Example: `retina-seg explain runs/csc-unet eye.jpg --out explained`
+    Example: `retina-seg explain vessels-csc eye.jpg --out explained`
     """
     from retina_seg import io, report
     from retina_seg.inference import Segmenter
@@ -300,7 +300,7 @@ def robustness(
         list[str] | None, typer.Option(help="May be repeated; default all; an unknown name lists them.")
     ] = None,
     coder_steps: Annotated[int | None, typer.Option(help="Iterations of the sparse codes of a hybrid.")] = None,
-    penalty_factor: Annotated[float, typer.Option(help="Raises the penalties of the codes of a hybrid.")] = 1.0,
+    penalty_factor: Annotated[float, typer.Option(help="Multiplies the penalties of the codes of a hybrid.")] = 1.0,
     folder: Annotated[Path, typer.Option("--results", help="Folder of the records.")] = ROBUSTNESS,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",

@@ -189,7 +189,7 @@ def votes(net: nn.Module, image: Array, place: tuple[int, int], *, target: int =
     divided by their number. With ridge they and the parts of the means add up to `PatchDictionary.values`; of an MLP,
     which is linear only as long as the same units are on, a part is the code times the slope of the value in it
     (gradient x input, Shrikumar 2017). Of `csc_unet`: the parts of the rebuilt pixel, channels summed. UserError for
-    `dict_unet`, whose U-Net takes no sum, and where the pixel lies outside.
+    `dict_unet`, whose U-Net takes no sum, for a target there is not, and where the pixel lies outside.
     """
     net = dictionary_net(net)
     y, x = place
@@ -198,6 +198,8 @@ def votes(net: nn.Module, image: Array, place: tuple[int, int], *, target: int =
     if isinstance(net, CSCUNet):
         found = _rebuilding_votes(net, image, place)
     elif isinstance(net, PatchDictionary):
+        if not 0 <= target < net.outputs:
+            raise UserError(f"target {target}: the model finds {net.outputs}, counted from 0")
         found = _label_votes(net, image, place, target)
     else:
         raise UserError("the atoms of dict_unet do not vote one by one: take csc_unet or patch_dictionary")
@@ -243,7 +245,8 @@ def _label_votes(net: PatchDictionary, image: Array, place: tuple[int, int], tar
 def objective(net: nn.Module, image: Array, steps: int = 50) -> dict[str, Array]:
     """The objective of the codes of a prepared image (C, H, W) after 1, 2, ..., `steps` iterations: "ista", "fista".
 
-    Of `csc_unet` and of the first scale of `patch_dictionary`, divided by the number of pixels; UserError else.
+    Of `csc_unet`, divided by the number of pixels; of the first scale of `patch_dictionary`, divided by the number of
+    patches; UserError else.
     """
     net = dictionary_net(net)
     batch = _batch(net, image)
@@ -251,16 +254,19 @@ def objective(net: nn.Module, image: Array, steps: int = 50) -> dict[str, Array]
     if isinstance(net, CSCUNet):
         dictionary, signals, nonnegative = net.coder.dictionary(image.shape[1:]), batch, True
         penalty: Tensor | float = net.coder.penalties.view(-1, 1, 1)
+        shared = image[0].size
     elif isinstance(net, PatchDictionary):
-        dictionary, nonnegative, penalty = sparse.Patches(net.atoms[0]), False, net.penalty
+        dictionary, nonnegative = sparse.Patches(net.atoms[0]), False
+        penalty = net.penalty_factor * net.penalty
         signals, _ = net.signals(net.seen(batch), net.scales[0])
+        shared = len(signals)
     else:
         raise UserError("dict_unet asks its dictionary once: there is nothing to iterate")
     found = {}
     for name, accelerated in (("ista", False), ("fista", True)):
         run = sparse.iterations(signals, dictionary, penalty, steps, nonnegative=nonnegative, accelerated=accelerated)
         values = [float(sparse.objective(signals, one, dictionary, penalty)) for one in run]
-        found[name] = np.array(values, np.float32) / image[0].size
+        found[name] = np.array(values, np.float32) / shared
     return found
 
 

@@ -17,9 +17,10 @@ _DIFFERENCE = (
     "by a paired bootstrap over subjects"
 )
 _DEGRADED = (
-    "Test images made worse, pooled inside the field of view, mean ± SD over seeds; Dice at the threshold of the card, "
-    "so that it falls also where a model is as sure of the order of the pixels as before, which AUC tells: Gaussian blur (sigma, px), noise (SD, of 255), JPEG (quality), dark (grey values times 1/4), gamma, grey values "
-    "that fall to a third from left to right, no colour, another size."
+    "Test images made worse, pooled inside the field of view, mean ± SD over seeds. Dice is at the threshold of the "
+    "card, and falls also where probabilities have moved but pixels keep their order, which AUC tells. Gaussian blur "
+    "(sigma, px), noise (SD, of 255), JPEG (quality), dark (grey values times 1/4), gamma, grey values that fall to a "
+    "third from left to right, no colour, another size."
 )
 
 

@@ -320,7 +320,7 @@ def objective(values: Mapping[str, NDArray[np.float32]]) -> "Figure":
     axes = figure.subplots()
     for name, curve in values.items():
         axes.plot(np.arange(1, len(curve) + 1), curve, label=name.upper())
-    axes.set(xlabel="iteration", ylabel="objective, of a pixel", yscale="log")
+    axes.set(xlabel="iteration", ylabel="objective, of a pixel or patch", yscale="log")
     axes.legend()
     plain(axes)
     return figure

@@ -128,9 +128,10 @@ class Convolutional:
         height, width = self.size
         size = -(-height // self.stride), -(-width // self.stride)
         padding = -(-self._padding // self.stride)
-        if (atoms := self._phases()).shape[-1] != 2 * padding + 1:
+        atoms = self._phases()
+        if (missing := 2 * padding + 1 - atoms.shape[-1]) < 0:
             raise ValueError(f"atoms of {self.atoms.shape[-1]} px with padding {self._padding} cannot be folded")
-        return Convolutional(atoms, size, padding=padding)
+        return Convolutional(F.pad(atoms, (0, missing, 0, missing)), size, padding=padding)
 
     def _phases(self) -> Tensor:
         """The atoms with every stride-th pixel as a channel, (K, C stride^2, ., .)."""

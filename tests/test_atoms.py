@@ -69,10 +69,20 @@ def test_joint_atoms_say_the_labels(planted):
     """Labels that depend on the same codes come back from codes of the signals alone."""
     signals, known = planted
     codes = np.linalg.lstsq(known.T, signals.T, rcond=None)[0].T
-    labels = (np.abs(codes @ np.random.default_rng(1).standard_normal((24, 4))) > 1).astype(np.float32)
+    labels = (codes @ np.random.default_rng(1).standard_normal((24, 4)) > 1).astype(np.float32)
     found = atoms.learn_jointly("ksvd", signals, labels, 24, penalty=0.2, seed=0)
     assert found.label_atoms.shape == (24, 4)
     np.testing.assert_allclose(np.linalg.norm(found.atoms, axis=1), 1, atol=1e-5)
+    coded = sparse.code(torch.from_numpy(signals), sparse.Patches(torch.from_numpy(found.atoms)), 0.01, 500).numpy()
+    told = [np.corrcoef(said, label)[0, 1] for said, label in zip((coded @ found.label_atoms).T, labels.T, strict=True)]
+    assert min(told) > 0.2, told
+
+
+def test_atoms_that_nobody_uses_take_different_signals():
+    rng = np.random.default_rng(0)
+    signals = np.outer(rng.uniform(1, 2, 200), rng.standard_normal(16)) + 1e-2 * rng.standard_normal((200, 16))
+    found = atoms.learn("ksvd", signals.astype(np.float32), 12, penalty=0.1, seed=0).atoms
+    assert len(np.unique(found.round(6), axis=0)) == 12
 
 
 def test_joint_atoms_scale_back_to_signals_and_labels():

@@ -12,7 +12,7 @@ from retina_seg import checkpoint, loop, scoring, train
 from retina_seg.config import load_config
 from retina_seg.errors import Interrupted
 from retina_seg.inference import Segmenter
-from retina_seg.models import OwnLoss
+from retina_seg.models import OwnLoss, build_model
 
 DRAWN = ["preprocess.colour=green", "preprocess.local_contrast=10"]
 PATCHES = "model={name: patch_dictionary, arguments: {count: 12, side: 5, scales: [1, 2], steps: 8, hidden: 16}}"
@@ -66,6 +66,13 @@ def test_frozen_atoms_stay_and_initialised_ones_begin_as_the_same(tiny_config, d
             atoms[mode, steps] = _weights(run)["atoms"]
     assert torch.equal(atoms["frozen", 1], atoms["frozen", 6])
     assert not torch.equal(atoms["initialised", 1], atoms["initialised", 6])
+    begun = []
+    photographs = [(torch.rand(1, 40, 40), torch.rand(1, 40, 40), torch.ones(40, 40, dtype=torch.bool))]
+    for mode in ("frozen", "initialised"):
+        net = build_model("dict_unet", 1, 1, arguments={"mode": mode, "count": 4, "side": 3})
+        net.begin(photographs, seed=0)
+        begun.append(net.atoms.detach())
+    assert torch.equal(*begun)
     # One step of Adam with its averaged weights moves no atom far.
     torch.testing.assert_close(atoms["initialised", 1], atoms["frozen", 1], rtol=0, atol=0.03)
     assert (atoms["random", 1] - atoms["frozen", 1]).abs().max() > 0.1
@@ -75,7 +82,7 @@ def test_the_reconstruction_is_a_part_of_the_loss(tiny_config, drawn_drive, tmp_
     """With a heavy misfit the atoms rebuild the photographs better than without."""
     misfit = {}
     for weight in (0.0, 20.0):
-        changed = CODES.replace("steps: 3", f"steps: 3, misfit_weight: {weight}")
+        changed = CODES.replace("steps: 3", f"steps: 3, reconstruction_weight: {weight}")
         settings = [*DRAWN, changed, "training.steps=25", "training.ema=0", "training.validate_every=25"]
         run = tmp_path / str(weight)
         train.fit(load_config(tiny_config, settings), run, drawn_drive, device="cpu")

@@ -106,6 +106,9 @@ def test_the_mlp_is_fitted_again_alike_and_goes_on_learning(photographs, monkeyp
         torch.testing.assert_close(one, other, rtol=0, atol=0)
     assert all(torch.isfinite(value).all() for value in alone.state_dict().values())
     assert all(parameter.requires_grad for parameter in first.read.parameters())
+    deviations = first.norm.running_var.clone()
+    first.train()(photographs[0][0][None])
+    assert torch.equal(first.norm.running_var, deviations)  # those of `begin`, whatever a step shows
 
 
 def test_a_second_layer_reads_the_votes_of_the_first(photographs):
@@ -140,6 +143,7 @@ def test_errors(photographs):
     with pytest.raises(UserError, match="empty field of view"):
         net.begin([(image, target, torch.zeros_like(fov))], seed=0)
     wrongs: tuple[dict[str, object], ...] = ({"side": 4}, {"scales": []}, {"learner": "magic"}, {"layers": 0})
+    wrongs += ({"count": 0}, {"steps": 0}, {"penalty": -1.0}, {"scales": [1.5]}, {"readout": "mlp", "hidden": 0})
     for wrong in (*wrongs, {"supervision": "some"}, {"readout": "forest"}):
         with pytest.raises(UserError, match="patch_dictionary"):
             build_model("patch_dictionary", 1, 1, arguments=wrong)

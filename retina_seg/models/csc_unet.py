@@ -40,8 +40,8 @@ class SparseCode(nn.Module):
         super().__init__()
         if side < 1 or side % 2 == 0:
             raise ValueError(f"side must be odd and above 0, got {side}")
-        if steps < 1 or penalty <= 0 or stride < 1:
-            raise ValueError(f"steps {steps}, penalty {penalty} and stride {stride} must be above 0")
+        if min(atoms, steps, stride) < 1 or penalty <= 0:
+            raise ValueError(f"atoms {atoms}, steps {steps}, penalty {penalty} and stride {stride} must be above 0")
         self.steps, self.stride = steps, stride
         self.penalty_factor = 1.0  # raises every penalty after the training
         self.directions = nn.Parameter(sparse.unit(torch.randn(atoms, channels, side, side)))  # v
@@ -82,14 +82,14 @@ class CSCUNet(nn.Module):
 
         z = SparseCode(x),   xhat = D z,   logits = UNet([norm(z), x])
 
-    Trained with the segmentation's loss plus `misfit_weight` times the mean of (xhat - x)^2 over the field of view
-    (`own_loss`), so that the atoms stay able to rebuild the photograph. With a stride s the U-Net works on the
+    Trained with the segmentation's loss plus `reconstruction_weight` times the mean of (xhat - x)^2 over the field of
+    view (`own_loss`), so that the atoms stay able to rebuild the photograph. With a stride s the U-Net works on the
     coarser grid of the codes: every block of s x s pixels enters as channels beside them and has its own logits.
 
     Parameters
     ----------
     atoms, side, steps, penalty, stride : see `SparseCode`.
-    misfit_weight : mu; 0 leaves the reconstruction out of the loss.
+    reconstruction_weight : mu; 0 leaves the reconstruction out of the loss.
     features : channels of the five encoder levels and of the last decoder level of the U-Net.
     blocks : every pair of convolutions of the encoder is a SparseCode too, of two iterations with atoms of 3 x 3
         (after Liu 2021, CSC-Unet), `features` its numbers of atoms.
@@ -105,13 +105,15 @@ class CSCUNet(nn.Module):
         steps: int = 5,
         penalty: float = 0.3,
         stride: int = 2,
-        misfit_weight: float = 0.05,
+        reconstruction_weight: float = 0.05,
         features: Sequence[int] = (32, 32, 48, 64, 64, 32),
         blocks: bool = False,
     ) -> None:
         super().__init__()
+        if reconstruction_weight < 0:
+            raise ValueError(f"reconstruction_weight must be at least 0, got {reconstruction_weight}")
         self.coder = SparseCode(in_channels, atoms, side=side, steps=steps, penalty=penalty, stride=stride)
-        self.stride, self.misfit_weight = stride, misfit_weight
+        self.stride, self.reconstruction_weight = stride, reconstruction_weight
         self._misfit: Tensor | None = None
         self.net = CodesAndPixels(atoms, in_channels, out_channels, stride=stride, features=features, blocks=blocks)
 
@@ -132,7 +134,7 @@ class CSCUNet(nn.Module):
         misfit, self._misfit = self._misfit, None
         if misfit is None:
             raise RuntimeError("own_loss belongs to a forward pass in training mode: there was none")
-        return self.misfit_weight * (misfit * fov).sum() / fov.sum().clamp(min=1)
+        return self.reconstruction_weight * (misfit * fov).sum() / fov.sum().clamp(min=1)
 
 
 class CodesAndPixels(nn.Module):

@@ -52,10 +52,12 @@ class DictUNet(nn.Module):
             raise ValueError(f"mode {mode!r} or learner {learner!r} is unknown")
         if side < 1 or side % 2 == 0 or stride < 1:
             raise ValueError(f"side must be odd and above 0, stride above 0, got {side} and {stride}")
+        if count < 1 or penalty < 0:
+            raise ValueError(f"count {count} must be above 0, penalty {penalty} at least 0")
         self.mode, self.learner, self.penalty = mode, learner, penalty
         directions = sparse.unit(torch.randn(count, in_channels, side, side))
         self.atoms = nn.Parameter(directions, requires_grad=mode != "frozen")  # (K, C, side, side)
-        self.bias = nn.Parameter(torch.full((count, 1, 1), penalty))
+        self.bias = nn.Parameter(torch.full((count, 1, 1), float(penalty)))
         self.stride = stride
         self.net = CodesAndPixels(count, in_channels, out_channels, stride=stride, features=features)
 

@@ -41,7 +41,8 @@ class PatchDictionary(nn.Module):
     ----------
     learner : in `atoms.LEARNERS`.
     supervision : "none"; "joint": atoms learnt from patches and label patches together; "consistent": and from which
-        atoms belong to vessels (LC-KSVD). The codes of a photograph then come from its patches alone.
+        atoms belong to vessels (with the learner "ksvd" LC-KSVD, Jiang 2011). The codes of a photograph then come from
+        its patches alone, and W from ridge as without.
     count : K, atoms at each scale.
     side : of a patch, pixels, odd.
     scales : distance of a patch's pixels; the image is smoothed by a Gaussian of half of it where that is above 1.
@@ -68,8 +69,14 @@ class PatchDictionary(nn.Module):
         layers: int = 1,
     ) -> None:
         super().__init__()
-        if side % 2 == 0 or side < 3 or not scales or min(scales) < 1:
-            raise ValueError(f"side must be odd and at least 3, scales at least 1; got {side}, {list(scales)}")
+        if side % 2 == 0 or side < 3 or not scales or any(one < 1 or one != int(one) for one in scales):
+            raise ValueError(
+                f"side must be odd and at least 3, scales whole numbers of at least 1; got {side}, {list(scales)}"
+            )
+        if min(count, steps, hidden) < 1 or penalty < 0:
+            raise ValueError(
+                f"count {count}, steps {steps} and hidden {hidden} must be above 0, penalty {penalty} at least 0"
+            )
         if learner not in atoms.LEARNERS:
             raise ValueError(f"learner {learner!r} is none of {', '.join(atoms.LEARNERS)}")
         if supervision not in ("none", "joint", "consistent") or readout not in ("ridge", "mlp"):
@@ -116,6 +123,7 @@ class PatchDictionary(nn.Module):
             self.norm = nn.BatchNorm1d(features, affine=False)
             self.read = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, labels))
         self.readout = readout
+        self.norm.eval()  # see `train`
 
     def forward(self, image: Tensor) -> Tensor:
         """`image` (N, C, H, W) to logits (N, K, H, W)."""
@@ -176,6 +184,12 @@ class PatchDictionary(nn.Module):
         dictionary, gain = sparse.Patches(self.atoms[number]), self.gains[number]
         codes = sparse.code(signals, dictionary, self.penalty_factor * self.penalty, self.steps, gain=gain)
         return torch.cat([F.relu(codes), F.relu(-codes)], dim=1)
+
+    def train(self, mode: bool = True) -> "PatchDictionary":
+        """As of any network, but that phi is divided by the deviations `begin` found, in training too."""
+        super().train(mode)
+        self.norm.eval()
+        return self
 
     def recode(self, steps: int | None, penalty_factor: float) -> None:
         """See `models.Recodes`; in every layer."""
@@ -261,13 +275,16 @@ class PatchDictionary(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         optimiser = torch.optim.Adam(self.read.parameters(), lr=_RATE)
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _PASSES * -(-len(phi) // _BATCH))
-        self.train()
+        norm = self.norm
+        assert isinstance(norm, nn.BatchNorm1d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean.copy_(phi.mean(dim=0))
+        norm.running_var.copy_(phi.var(dim=0, unbiased=False))
         for _ in range(_PASSES):
             order = torch.randperm(len(phi), generator=generator).to(phi.device)
             for some in order.split(_BATCH):
-                if len(some) == 1 < len(phi):
-                    continue  # a batch has no deviation then
-                loss = F.binary_cross_entropy_with_logits(self.read(self.norm(phi[some])), labels[some])
+                loss = F.binary_cross_entropy_with_logits(self.read(norm(phi[some])), labels[some])
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
