@@ -32,19 +32,25 @@ pictures: $(STAMP)
 results: $(STAMP)
 	$(BIN)/retina-seg results
 
-# The study of the hybrids in RESULTS.md, hours; RETINA_SEG_DATA names the folder of the sets. It goes on where it stopped.
+# The study of the hybrids in RESULTS.md anew, hours; RETINA_SEG_DATA names the folder of the sets. It goes on where it
+# stopped; its records and tables come into runs/study, to be laid beside those that are published.
+STUDY := runs/study
 HYBRIDS := runs/benchmark/hybrids
-WORSE := --degradation untouched --degradation "blur 1" --degradation "blur 2" --degradation "noise 10" \
-	--degradation "noise 20" --degradation "JPEG 20" --degradation "JPEG 10"
+SEEDS := seed0 seed1 seed2
+SCORED := $(foreach seed,$(SEEDS),$(foreach name,reference csc dict ridge,$(HYBRIDS)-$(name)/drive/$(seed)))
+CODED := $(foreach seed,$(SEEDS),$(HYBRIDS)-csc/drive/$(seed))
+WORSE := --results $(STUDY)/robustness --degradation untouched --degradation "blur 1" --degradation "blur 2" \
+	--degradation "noise 10" --degradation "noise 20" --degradation "JPEG 20" --degradation "JPEG 10"
+BENCHMARK := $(BIN)/retina-seg benchmark --results $(STUDY)/results --no-variants
 study: $(STAMP)
-	$(BIN)/retina-seg benchmark configs/hybrids/*.yaml --photographs 1,2,5,10,all --no-variants
-	$(BIN)/retina-seg benchmark configs/hybrids/*.yaml --protocol cross-single --no-variants
-	$(BIN)/retina-seg robustness $(HYBRIDS)-*/drive/seed? $(WORSE)
+	$(BENCHMARK) configs/hybrids/*.yaml --photographs 1,2,5,10,all
+	$(BENCHMARK) configs/hybrids/controls/*.yaml configs/hybrids/long/*.yaml
+	$(BENCHMARK) configs/hybrids/*.yaml --protocol cross-single
+	$(BIN)/retina-seg robustness $(SCORED) $(WORSE)
 	for setting in "--penalty-factor 2" "--coder-steps 10" "--coder-steps 10 --penalty-factor 2"; do \
-		$(BIN)/retina-seg robustness $(HYBRIDS)-csc/drive/seed? $(WORSE) $$setting || exit; done
-	$(BIN)/retina-seg robustness $(HYBRIDS)-ridge/drive/seed? $(WORSE) --penalty-factor 2
-	$(BIN)/retina-seg benchmark configs/hybrids/lesions/*.yaml --protocol idrid --no-variants
-	$(BIN)/retina-seg results
+		$(BIN)/retina-seg robustness $(CODED) $(WORSE) $$setting || exit; done
+	$(BENCHMARK) configs/hybrids/lesions/*.yaml --protocol idrid
+	$(BIN)/retina-seg results --results $(STUDY)/results --robustness $(STUDY)/robustness --out $(STUDY)/RESULTS.md
 
 check: $(STAMP)
 	$(BIN)/ruff check .
