@@ -147,36 +147,38 @@ def _ridge(net: PatchDictionary) -> Tensor | None:
 
 
 @torch.no_grad()
-def codes(net: nn.Module, image: Array) -> list[Codes]:
+def codes(net: nn.Module, image: Array, fov: NDArray[np.bool_] | None = None) -> list[Codes]:
     """The codes of a prepared image float32 (C, H, W) at each scale of the network's dictionary.
 
-    Codes of `patch_dictionary` have both signs, those of the two others are at least 0. UserError for a network
-    without a dictionary.
+    Codes of `patch_dictionary` have both signs, those of the two others are at least 0. With `fov` (H, W) density and
+    use count the places inside it. UserError for a network without a dictionary.
     """
     net = dictionary_net(net)
     batch = _batch(net, image)
     height, width = batch.shape[2:]
     if isinstance(net, CSCUNet):
         found, rebuilt = net.coder(batch)
-        return [_codes(found[0], net.coder.stride, rebuilt[0])]
+        return [_codes(found[0], net.coder.stride, rebuilt[0], fov)]
     if isinstance(net, DictUNet):
         dictionary = sparse.Convolutional(net.atoms, (height, width), net.stride)
-        return [_codes(F.relu(dictionary.correlate(batch) - net.bias)[0], net.stride, None)]
+        return [_codes(F.relu(dictionary.correlate(batch) - net.bias)[0], net.stride, None, fov)]
     size = -(-height // net.stride), -(-width // net.stride)
     phi = net.features(net.seen(batch))  # (places, features)
     result = []
     for number in range(len(net.scales)):
         positive, negative = net.signed(phi, number)
-        result.append(_codes((positive - negative).T.reshape(net.count, *size), net.stride, None))
+        result.append(_codes((positive - negative).T.reshape(net.count, *size), net.stride, None, fov))
     return result
 
 
-def _codes(maps: Tensor, stride: int, rebuilt: Tensor | None) -> Codes:
+def _codes(maps: Tensor, stride: int, rebuilt: Tensor | None, fov: NDArray[np.bool_] | None) -> Codes:
+    found = maps.cpu().numpy()
+    inside = np.ones(found.shape[1:], bool) if fov is None else fov[::stride, ::stride]
     return Codes(
-        maps.cpu().numpy(),
+        found,
         stride,
-        float((maps != 0).float().mean()),
-        maps.abs().mean(dim=(1, 2)).cpu().numpy(),
+        float((found[:, inside] != 0).mean()),
+        np.abs(found[:, inside]).mean(axis=1),
         None if rebuilt is None else rebuilt.cpu().numpy(),
     )
 
@@ -268,6 +270,14 @@ def objective(net: nn.Module, image: Array, steps: int = 50) -> dict[str, Array]
         values = [float(sparse.objective(signals, one, dictionary, penalty)) for one in run]
         found[name] = np.array(values, np.float32) / shared
     return found
+
+
+def iterations(net: nn.Module) -> int:
+    """How many iterations the codes of a network take: 1 for `dict_unet`; UserError without a dictionary."""
+    net = dictionary_net(net)
+    if isinstance(net, DictUNet):
+        return 1
+    return net.coder.steps if isinstance(net, CSCUNet) else net.steps
 
 
 def filters(net: nn.Module, in_shape: Sequence[int] | None = None) -> Array:

@@ -191,7 +191,7 @@ def dictionary(net: nn.Module, prepared: preprocess.Prepared) -> "dict[str, Figu
     iterated objective. UserError for a network without a dictionary.
     """
     found = explain.atoms(net)
-    said = explain.codes(net, prepared.image)
+    said = explain.codes(net, prepared.image, prepared.fov)
     figures = {
         "atoms" if len(found) == 1 else f"atoms-{one.scale}": atom_grid(one, codes.use)
         for one, codes in zip(found, said, strict=True)
@@ -200,7 +200,7 @@ def dictionary(net: nn.Module, prepared: preprocess.Prepared) -> "dict[str, Figu
     if said[0].rebuilt is not None:
         figures["rebuilt"] = rebuilt(prepared.image, said[0].rebuilt, prepared.fov)
     if not isinstance(net, explain.DictUNet):
-        figures["objective"] = objective(explain.objective(net, _middle(prepared.image)))
+        figures["objective"] = objective(explain.objective(net, _middle(prepared.image)), explain.iterations(net))
     return figures
 
 
@@ -248,19 +248,19 @@ def code_maps(image: NDArray[np.float32], codes: explain.Codes, fov: NDArray[np.
     """The prepared image (C, h, w) and the maps of the `count` atoms that are used most."""
     from matplotlib.figure import Figure
 
-    chosen = np.argsort(-codes.use)[:count]
+    chosen, inside = np.argsort(-codes.use)[:count], fov[:: codes.stride, :: codes.stride]
     figure = Figure(figsize=(9, 6.4), layout="constrained")
     for axes, number in zip(figure.subplots(3, 3).flat, [-1, *chosen], strict=False):
         if number < 0:
             axes.imshow(np.where(fov, image.mean(axis=0), np.nan), cmap="gray")
         else:
             shown = codes.maps[number]
-            limit = max(float(np.percentile(np.abs(shown), 99.5)), 1e-9)
-            axes.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            limit = max(float(np.percentile(np.abs(shown[inside]), 99.5)), 1e-9)
+            axes.imshow(np.where(inside, shown, np.nan), cmap="RdBu_r", vmin=-limit, vmax=limit)
         axes.set_title("what the model reads" if number < 0 else f"atom {number}", fontsize="small")
     for axes in figure.axes:
         axes.set_axis_off()
-    figure.suptitle(f"codes; {codes.density:.1%} of all are not zero", fontsize="medium")
+    figure.suptitle(f"codes of one scale; {codes.density:.1%} of them are not zero", fontsize="medium")
     return figure
 
 
@@ -312,14 +312,15 @@ def votes(found: Sequence[explain.Vote], atoms: Sequence[explain.Atoms], *, coun
     return figure
 
 
-def objective(values: Mapping[str, NDArray[np.float32]]) -> "Figure":
-    """What is minimised, by iteration of ISTA and FISTA."""
+def objective(values: Mapping[str, NDArray[np.float32]], stops: int) -> "Figure":
+    """What is minimised, by iteration of ISTA and FISTA, and after how many iterations the model `stops`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, curve in values.items():
         axes.plot(np.arange(1, len(curve) + 1), curve, label=name.upper())
+    axes.axvline(stops, color="0.5", linestyle=":", label="the model stops")
     axes.set(xlabel="iteration", ylabel="objective, of a pixel or patch", yscale="log")
     axes.legend()
     plain(axes)

@@ -60,6 +60,15 @@ def test_codes_rebuild_the_image():
     np.testing.assert_allclose(found.rebuilt, expected.detach().numpy(), atol=1e-5)
 
 
+def test_codes_outside_the_field_of_view_are_not_counted():
+    fov = np.zeros((32, 48), bool)
+    fov[:, 24:] = True
+    (found,) = explain.codes(_net("csc_unet"), _image(), fov)
+    half = found.maps[:, :, 12:]
+    assert found.density == pytest.approx((half != 0).mean())
+    np.testing.assert_allclose(found.use, half.mean(axis=(1, 2)), rtol=1e-5)
+
+
 def test_codes_of_patches_and_of_a_first_layer():
     found = explain.codes(_net("patch_dictionary"), _image())
     assert [one.maps.shape for one in found] == [(7, 16, 24)] * 2
@@ -115,6 +124,7 @@ def test_votes_of_codes_add_up_to_the_rebuilt_pixel():
 
 def test_the_objective_falls():
     for name in ("csc_unet", "patch_dictionary"):
+        assert explain.iterations(_net(name)) > 1
         curves = explain.objective(_net(name), _image(), steps=30)
         assert set(curves) == {"ista", "fista"}
         assert len(curves["ista"]) == 30
