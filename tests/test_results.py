@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retina_seg import degradations, protocols, results, zoo
+from retina_seg import degradations, markdown, protocols, results, zoo
 from retina_seg.config import Config
 from retina_seg.errors import UserError
 from retina_seg.groups import grouped, paired
@@ -278,7 +278,10 @@ def test_the_study_of_the_hybrids_stands_apart_beside_its_reference():
     ]
     runs += [record(name, seed=seed, shift=-0.1, photographs=2) for name in names for seed in (0, 1, 2)]
     runs += [record(name, "cross-stare", sources=("drive",)) for name in names]
-    runs += [record("hybrids-long-reference"), record("hybrids-long-csc", shift=0.02)]
+    runs += [record("hybrids-long-reference", steps=900), record("hybrids-long-csc", shift=0.02, steps=900)]
+    runs += [
+        record("hybrids-dict-random", shift=0.03, seed=seed) for seed in (0, 1, 2)
+    ]  # a control, of all images alone
     worse = [
         degradations.Line(*(names[1], "drive", 0, "a", "drive", "vessels", "noise 10", None, 2.0, "d", 20, 0, 0.7, 0.9))
     ]
@@ -291,6 +294,8 @@ def test_the_study_of_the_hybrids_stands_apart_beside_its_reference():
     assert few[1].endswith("(+0.0000 (+0.0000 to +0.0000))")
     assert "(+0.0100 (+0.0100 to +0.0100))" in few[2]
     assert "(" not in row(apart, "hybrids-reference", 1)[1]
+    assert row(apart, "hybrids-dict-random", 1)[1] == markdown.DASH
+    assert "(+0.0300 (+0.0300 to +0.0300))" in row(apart, "hybrids-dict-random", 1)[2]
     to_the_end = apart.split("### `drive`, all training images")[1]
     assert row(to_the_end, "hybrids-long-csc †")[1].endswith("(+0.0200 (+0.0200 to +0.0200))")
     assert row(apart, "model", 5) == ["model", "drive, on cross-stare"]
