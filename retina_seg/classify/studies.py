@@ -141,8 +141,8 @@ def _lecun() -> Study:
         "160 to be scored on, ten draws of them; AdamW in the place of 1989's gradient descent. Links (2570, 3240, "
         "1226, 2266, 5194) and weights are as many as published; accuracies of 1989 were .80, .87, .885, .94, .984. "
         "As scikit-learn's digits lie, straight in their frame, a single layer does as well as constrained 2, and "
-        "those between are not better. Where training digits are turned and moved, all else alike, the means stand in the "
-        "published order but for the first two; with ten draws only the last step, to constrained 2, is more than "
+        "those between are not better. Where training digits are turned and moved, all else alike, the means stand in "
+        "the published order but for the first two; with ten draws only the last step, to constrained 2, is more than "
         "chance (paired difference .0125, standard error .0045).",
         tuple(
             Arm(one.replace("_", " ") + text, {"task": "digits-320", "size": 16}, f"lecun_{one}", training=given)
