@@ -38,7 +38,7 @@ STUDY := runs/study
 HYBRIDS := runs/benchmark/hybrids
 SEEDS := seed0 seed1 seed2
 SCORED := $(foreach seed,$(SEEDS),$(foreach name,reference csc dict ridge,$(HYBRIDS)-$(name)/drive/$(seed)))
-CODED := $(foreach seed,$(SEEDS),$(HYBRIDS)-csc/drive/$(seed))
+CODED := $(filter $(HYBRIDS)-csc/%,$(SCORED))
 WORSE := --results $(STUDY)/robustness --degradation untouched --degradation "blur 1" --degradation "blur 2" \
 	--degradation "noise 10" --degradation "noise 20" --degradation "JPEG 20" --degradation "JPEG 10"
 BENCHMARK := $(BIN)/retina-seg benchmark --results $(STUDY)/results --no-variants

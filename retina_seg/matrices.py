@@ -164,22 +164,27 @@ def _degraded(lines: Sequence[Line]) -> list[str]:
                 f"images, annotations and fields of view by {scored[0]}: remove one and run it again"
             )
         columns = [name for name in DEGRADATIONS if any(line.degradation == name for line in own)]
-        names = [line.config for line in {line.training: line for line in own if line.setting == (None, 1.0)}.values()]
         for metric in ("dice", "auc"):
-            rows = []
-            for training in dict.fromkeys(line.training for line in own):
-                mine = [line for line in own if line.training == training]
-                first = mine[0]
-                values = [[getattr(line, metric) for line in mine if line.degradation == name] for name in columns]
-                cells = [markdown.mean_sd(found) if found else markdown.DASH for found in values]
-                mark = (" ‡" if any(line.leaked for line in mine) else "") + (
-                    "" if min(len(found) for found in values) >= ENOUGH_SEEDS else " †"
-                )
-                learnt = f" from {first.learnt_from}" if names.count(first.config) > 1 else ""
-                rows.append((first.config + learnt + _recoded(*first.setting) + mark, *cells))
             title = f"`{protocols.report_name(*scored)}`, {TITLES[metric]}:"
-            parts += [title, markdown.table(("model", *columns), rows)]
+            parts += [title, markdown.table(("model", *columns), _degraded_rows(own, columns, metric))]
     return parts
+
+
+def _degraded_rows(lines: Sequence[Line], columns: Sequence[str], metric: str) -> list[tuple[str, ...]]:
+    """A metric of every training by degradation, mean ± SD over its seeds."""
+    names = [line.config for line in {line.training: line for line in lines if line.setting == (None, 1.0)}.values()]
+    rows = []
+    for training in dict.fromkeys(line.training for line in lines):
+        mine = [line for line in lines if line.training == training]
+        first = mine[0]
+        values = [[getattr(line, metric) for line in mine if line.degradation == name] for name in columns]
+        cells = [markdown.mean_sd(found) if found else markdown.DASH for found in values]
+        mark = (" ‡" if any(line.leaked for line in mine) else "") + (
+            "" if min(len(found) for found in values) >= ENOUGH_SEEDS else " †"
+        )
+        learnt = f" from {first.learnt_from}" if names.count(first.config) > 1 else ""
+        rows.append((first.config + learnt + _recoded(*first.setting) + mark, *cells))
+    return rows
 
 
 def _recoded(steps: int | None, penalty_factor: float) -> str:

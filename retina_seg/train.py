@@ -122,8 +122,8 @@ class _Segmentation:
         fit_keys, monitor_keys = ([one.row.key for one in part] for part in (self._fit_set, self._monitor_set))
         held_out = config.data.threshold_on == "monitor" and not set(fit_keys) & set(monitor_keys)
         shown, keys = (self._monitor_set, monitor_keys) if held_out else (self._fit_set, fit_keys)
-        source = f"{len(keys)} {'validation images, not trained on' if held_out else 'training images'}"
         if shown:
+            source = f"{len(keys)} {'validation images, not trained on' if held_out else 'training images'}"
             tallied = histograms(net, shown, device=device, flips=config.inference.flips)
         else:
             source = f"{len(self._images)} drawn photographs"

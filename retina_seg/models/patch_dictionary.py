@@ -3,7 +3,7 @@
 The iterations are in sparse.py, the learning of atoms in atoms.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,7 +69,7 @@ class PatchDictionary(nn.Module):
         layers: int = 1,
     ) -> None:
         super().__init__()
-        if side % 2 == 0 or side < 3 or not scales or any(one < 1 or one != int(one) for one in scales):
+        if side % 2 == 0 or side < 3 or not scales or any(not isinstance(one, int) or one < 1 for one in scales):
             raise ValueError(
                 f"side must be odd and at least 3, scales whole numbers of at least 1; got {side}, {list(scales)}"
             )
@@ -250,14 +250,12 @@ class PatchDictionary(nn.Module):
     @torch.no_grad()
     def _solve(self, images: Sequence[Sequence[Tensor]], read: "_Fixed", rng: np.random.Generator) -> None:
         """W of ridge from patches of all images, drawn inside the field of view, in float64."""
-        features, labels, device = read.weight.shape[1], read.weight.shape[0], read.weight.device
+        labels, features = read.weight.shape
         gram, products = (read.weight.new_zeros(features + 1, n, dtype=torch.float64) for n in (features + 1, labels))
-        for image, target, fov in images:
-            chosen = self._places(fov, rng, max(1, _SOLVED // len(images))).to(device)
-            phi = self.features(image[None].to(device), chosen).double()
-            phi = torch.cat([phi, torch.ones_like(phi[:, :1])], dim=1)  # the last is the intercept
+        for coded, said in self._examples(images, rng, _SOLVED):
+            phi = torch.cat([coded, torch.ones_like(coded[:, :1])], dim=1).double()  # the last is the intercept
             gram += phi.T @ phi
-            products += phi.T @ self._labels(target.to(device))[chosen].double()
+            products += phi.T @ said.double()
         penalty = torch.full_like(gram[0], _RIDGE)
         penalty[-1] = 0
         weight = torch.linalg.solve(gram + penalty.diag(), products)
@@ -266,12 +264,7 @@ class PatchDictionary(nn.Module):
 
     def _fit_read(self, images: Sequence[Sequence[Tensor]], rng: np.random.Generator, seed: int) -> None:
         """The MLP to label patches of places drawn inside the field of view, by Adam over `_PASSES` of them."""
-        coded, said = [], []
-        for image, target, fov in images:
-            chosen = self._places(fov, rng, max(1, _READ // len(images))).to(self.gains.device)
-            coded.append(self.features(image[None].to(chosen.device), chosen))
-            said.append(self._labels(target.to(chosen.device))[chosen])
-        phi, labels = torch.cat(coded), torch.cat(said)
+        phi, labels = map(torch.cat, zip(*self._examples(images, rng, _READ), strict=True))
         generator = torch.Generator().manual_seed(seed)
         optimiser = torch.optim.Adam(self.read.parameters(), lr=_RATE)
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _PASSES * -(-len(phi) // _BATCH))
@@ -289,6 +282,15 @@ class PatchDictionary(nn.Module):
                 loss.backward()
                 optimiser.step()
                 falling.step()
+
+    def _examples(
+        self, images: Sequence[Sequence[Tensor]], rng: np.random.Generator, number: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """phi and the label patches of places drawn inside the field of view, image by image, about `number` in all."""
+        device = self.gains.device
+        for image, target, fov in images:
+            chosen = self._places(fov, rng, max(1, number // len(images))).to(device)
+            yield self.features(image[None].to(device), chosen), self._labels(target.to(device))[chosen]
 
     def _places(self, fov: Tensor, rng: np.random.Generator, number: int) -> Tensor:
         """Up to `number` places inside the field of view (h, w), drawn without repetition: indices (n,)."""
