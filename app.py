@@ -54,6 +54,8 @@ EXPLAINED = {
     "darker than the surroundings, red brighter. Where there are pairs, the right half is what the atom says of the "
     "mask: red for, blue against.",
     "codes": "Where the eight atoms that are used most are found in the photograph, and how strongly.",
+    "penalties": "What an atom must be worth in a place to be used there, learnt with the network; below the mean of "
+    "its codes in this photograph.",
     "rebuilt": "The photograph, what its codes make of it, and what they leave out. The rest is no map of disease.",
     "objective": "How far the codes still are from the best ones, by iteration, in the middle of the photograph: the "
     "model stops after a few.",

@@ -131,6 +131,10 @@ def predict(
 def explain(
     model: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="Packaged model or run folder.")],
     photograph: Annotated[Path, typer.Argument(metavar="PHOTOGRAPH")],
+    pixel: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="ROW COLUMN", help="Also draw which atoms voted at this pixel of the photograph, from 0."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("explained"),
     device: Device = "auto",
 ) -> None:
@@ -138,13 +142,13 @@ def explain(
 
     For models of csc_unet, dict_unet and patch_dictionary.
 
-    Example: `retina-seg explain vessels-csc eye.jpg --out explained`
+    Example: `retina-seg explain vessels-csc eye.jpg --pixel 240 310 --out explained`
     """
     from retina_seg import io, report
     from retina_seg.inference import Segmenter
 
     segmenter = Segmenter.from_pretrained(model, device)
-    terminal.files(report.draw_dictionary(segmenter, io.read_image(photograph), out))
+    terminal.files(report.draw_dictionary(segmenter, io.read_image(photograph), out, pixel))
 
 
 @app.command()

@@ -39,11 +39,14 @@ class Atoms:
     label : what a code of 1 adds to the label patch of each target, float32 (K, T, side, side); only where a linear
         readout says it (`patch_dictionary` with ridge), else None.
     scale : distance of an atom's pixels in the image, px.
+    penalty : learnt for each atom, float32 (K,): lambda of `csc_unet`, what `dict_unet` takes off before its ReLU; None
+        where all atoms share one that is not learnt.
     """
 
     image: Array
     label: Array | None
     scale: int
+    penalty: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -113,9 +116,9 @@ def atoms(net: nn.Module) -> list[Atoms]:
     """The dictionaries of a network, one for each of its scales; UserError for a network without."""
     net = dictionary_net(net)
     if isinstance(net, CSCUNet):
-        return [Atoms(net.coder.atoms.cpu().numpy(), None, 1)]
+        return [Atoms(net.coder.atoms.cpu().numpy(), None, 1, net.coder.penalties.cpu().numpy())]
     if isinstance(net, DictUNet):
-        return [Atoms(net.atoms.cpu().numpy(), None, 1)]
+        return [Atoms(net.atoms.cpu().numpy(), None, 1, _array(net.bias.flatten()))]
     count, side = net.count, net.side
     labels = _label_atoms(net)
     return [

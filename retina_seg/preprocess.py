@@ -139,6 +139,22 @@ def crop(image: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
     return part if geometry.work == geometry.crop else _resize(part, geometry.work)
 
 
+def place(pixel: tuple[int, int], geometry: Geometry) -> tuple[int, int]:
+    """Where a pixel (row, column) of the photograph lies in what the network reads.
+
+    UserError for a pixel outside the photograph, or outside the part around its field of view.
+    """
+    y0, x0, y1, x1 = geometry.box
+    y, x = pixel
+    if not (y0 <= y < y1 and x0 <= x < x1):
+        raise UserError(
+            f"pixel {y}, {x} is not read: the photograph is {geometry.height} x {geometry.width}, its field of view "
+            f"lies in rows {y0} to {y1 - 1} and columns {x0} to {x1 - 1}"
+        )
+    height, width = geometry.work
+    return (y - y0) * height // (y1 - y0), (x - x0) * width // (x1 - x0)
+
+
 def plan(fov: NDArray[np.bool_], settings: Preprocess) -> Geometry:
     """The crop box and the working size for a field of view bool (H, W)."""
     if not fov.any():

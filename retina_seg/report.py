@@ -171,13 +171,21 @@ def compared_curves(runs: Mapping[str, tuple[Sequence[Mapping[str, float]], floa
     return figure
 
 
-def draw_dictionary(segmenter: "Segmenter", image: NDArray[np.uint8], folder: Path) -> list[Path]:
+def draw_dictionary(
+    segmenter: "Segmenter", image: NDArray[np.uint8], folder: Path, pixel: tuple[int, int] | None = None
+) -> list[Path]:
     """Draw what a dictionary model has learnt and does with a photograph uint8 (H, W, 3); returns the paths.
 
-    The names of `dictionary` with .png. UserError for a model without a dictionary.
+    The names of `dictionary` with .png, and votes.png of a `pixel` (row, column) of the photograph. UserError for a
+    model without a dictionary or whose atoms do not vote, and for a pixel that the model does not read.
     """
     explain.dictionary_net(segmenter.net)
-    figures = dictionary(segmenter.net, preprocess.apply(image, find_fov(image), segmenter.settings))
+    prepared = preprocess.apply(image, find_fov(image), segmenter.settings)
+    figures = {}
+    if pixel is not None:
+        found = explain.votes(segmenter.net, prepared.image, preprocess.place(pixel, prepared.geometry))
+        figures["votes"] = votes(found, explain.atoms(segmenter.net))
+    figures |= dictionary(segmenter.net, prepared)
     io.make_folder(folder)
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")
@@ -187,16 +195,19 @@ def draw_dictionary(segmenter: "Segmenter", image: NDArray[np.uint8], folder: Pa
 def dictionary(net: nn.Module, prepared: preprocess.Prepared) -> "dict[str, Figure]":
     """What a dictionary network has learnt and does with a prepared photograph.
 
-    atoms (of several scales atoms-1 ...), codes, where the codes rebuild the photograph rebuilt, and where they are
-    iterated objective. UserError for a network without a dictionary.
+    atoms and codes (of several scales atoms-1 ... and codes-1 ...), where they are learnt penalties, where the codes
+    rebuild the photograph rebuilt, and where they are iterated objective. UserError for a network without a dictionary.
     """
     found = explain.atoms(net)
     said = explain.codes(net, prepared.image, prepared.fov)
+    scales = [""] if len(found) == 1 else [f"-{one.scale}" for one in found]
     figures = {
-        "atoms" if len(found) == 1 else f"atoms-{one.scale}": atom_grid(one, codes.use)
-        for one, codes in zip(found, said, strict=True)
+        f"atoms{scale}": atom_grid(one, codes.use) for scale, one, codes in zip(scales, found, said, strict=True)
     }
-    figures["codes"] = code_maps(prepared.image, said[0], prepared.fov)
+    for scale, codes in zip(scales, said, strict=True):
+        figures[f"codes{scale}"] = code_maps(prepared.image, codes, prepared.fov)
+    if found[0].penalty is not None:
+        figures["penalties"] = penalties(found[0].penalty, said[0].use)
     if said[0].rebuilt is not None:
         figures["rebuilt"] = rebuilt(prepared.image, said[0].rebuilt, prepared.fov)
     if not isinstance(net, explain.DictUNet):
@@ -242,6 +253,22 @@ def mosaic(pictures: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
     for number, picture in enumerate(pictures):
         canvas[number // columns, number % columns, :height, :width] = picture
     return canvas.transpose(0, 2, 1, 3).reshape(rows * (height + 1), columns * (width + 1))
+
+
+def penalties(learnt: NDArray[np.float32], use: NDArray[np.float32]) -> "Figure":
+    """The penalty that each atom has learnt (K,), and the mean of its codes (K,), the most used first."""
+    from matplotlib.figure import Figure
+
+    order = np.argsort(-use)
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    for axes, values, title in ((above, learnt, "penalty"), (below, use, "mean code")):
+        axes.bar(np.arange(len(order)), values[order], color="C0")
+        axes.set_ylabel(title)
+        plain(axes)
+    below.set_xticks(np.arange(len(order)), [str(number) for number in order], fontsize=7, rotation=90)
+    below.set_xlabel("atom, most used first")
+    return figure
 
 
 def code_maps(image: NDArray[np.float32], codes: explain.Codes, fov: NDArray[np.bool_], *, count: int = 8) -> "Figure":

@@ -457,7 +457,7 @@ def test_a_dictionary_is_explained(app, eyes, dictionary_run, monkeypatch):
     button(go(page, ""), "Drawn eye A").click().run()
     go(page, "explain")
     assert not page.error
-    assert [tab.label for tab in page.tabs] == ["Atoms", "Codes", "Rebuilt", "Objective"]
+    assert [tab.label for tab in page.tabs] == ["Atoms", "Codes", "Penalties", "Rebuilt", "Objective"]
     text = words(page)
     height, width = engine.inside(str(dictionary_run), Loaded(eyes[1].image, None, {})).picture.shape[:2]
     middle = f"Chosen: row {height // 2}, column {width // 2}."

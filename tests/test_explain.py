@@ -36,6 +36,9 @@ def test_atoms_are_those_of_the_network():
         assert found.image.shape == (6, 2, 5, 5)
         assert found.label is None
         np.testing.assert_allclose(np.linalg.norm(found.image.reshape(6, -1), axis=1), 1, atol=1e-5)
+        assert found.penalty.shape == (6,)
+    np.testing.assert_allclose(explain.atoms(_net("csc_unet"))[0].penalty, 0.3, rtol=1e-5)
+    assert first.penalty is None
 
 
 def test_label_atoms_are_what_a_code_adds():

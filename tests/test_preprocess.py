@@ -118,6 +118,25 @@ def test_undo_after_resampling_keeps_places(drawn, diameter):
     assert back.min() >= 0
 
 
+@pytest.mark.parametrize("diameter", [None, 70, 150])
+def test_a_pixel_of_the_photograph_is_found_in_what_is_read(drawn, diameter):
+    geometry = preprocess.plan(drawn.fov, Preprocess(fov_diameter=diameter))
+    y0, x0, y1, x1 = geometry.box
+    height, width = geometry.work
+    assert preprocess.place((y0, x0), geometry) == (0, 0)
+    bottom, right = preprocess.place((y1 - 1, x1 - 1), geometry)
+    step = 2 * max(1, height / (y1 - y0))
+    assert height - step <= bottom < height
+    assert width - step <= right < width
+    rows = np.repeat(np.arange(drawn.image.shape[0], dtype=np.uint8)[:, None, None], drawn.image.shape[1], axis=1)
+    y, x = preprocess.place((50, 40), geometry)
+    shown = preprocess.crop(np.repeat(rows, 3, axis=2), geometry)  # every pixel says which row it comes from
+    assert abs(int(shown[y, x, 0]) - 50) <= 1
+    for outside in ((y1, x0), (y0, x1), (-1, x0)):
+        with pytest.raises(UserError, match=r"is not read: the photograph is 112 x 120"):
+            preprocess.place(outside, geometry)
+
+
 def test_a_diameter_close_to_the_wanted_one_is_left_alone(drawn):
     columns = np.flatnonzero(drawn.fov.any(axis=0))
     diameter = int(columns[-1] - columns[0] + 1)

@@ -71,12 +71,16 @@ def test_no_run(tmp_path):
 @pytest.mark.parametrize(
     ("name", "arguments", "expected"),
     [
-        ("csc_unet", {"atoms": 6, "side": 5, "features": [4] * 6}, ["atoms", "codes", "rebuilt", "objective"]),
-        ("dict_unet", {"count": 6, "side": 5, "features": [4] * 6}, ["atoms", "codes"]),
+        (
+            "csc_unet",
+            {"atoms": 6, "side": 5, "features": [4] * 6},
+            ["votes", "atoms", "codes", "penalties", "rebuilt", "objective"],
+        ),
+        ("dict_unet", {"count": 6, "side": 5, "features": [4] * 6}, ["atoms", "codes", "penalties"]),
         (
             "patch_dictionary",
             {"count": 20, "side": 5, "scales": [1, 2], "steps": 5, "readout": "ridge"},
-            ["atoms-1", "atoms-2", "codes", "objective"],
+            ["votes", "atoms-1", "atoms-2", "codes-1", "codes-2", "objective"],
         ),
     ],
 )
@@ -92,7 +96,8 @@ def test_a_dictionary_is_drawn(name, arguments, expected, drawn, tmp_path):
         threshold_source="none",
         parameters=0,
     )
-    paths = report.draw_dictionary(Segmenter(net, card, "cpu"), drawn.image, tmp_path / "explained")
+    pixel = (50, 60) if "votes" in expected else None
+    paths = report.draw_dictionary(Segmenter(net, card, "cpu"), drawn.image, tmp_path / "explained", pixel)
     assert [path.name for path in paths] == [f"{one}.png" for one in expected]
     for path in paths:
         pixels = np.asarray(Image.open(path).convert("RGB"))
@@ -109,6 +114,13 @@ def test_atoms_stand_in_the_order_of_their_use():
     assert picture.norm.vmin == -picture.norm.vmax == -1
     paired = report.atom_grid(explain.Atoms(image, 2 * image, 1), np.array([0.1, 0.3, 0.2], np.float32))
     np.testing.assert_allclose(paired.axes[0].images[0].get_array()[1, [1, 4]], [-0.5, -0.5])
+
+
+def test_penalties_stand_in_the_order_of_use():
+    figure = report.penalties(np.array([0.3, 0.1, 0.2], np.float32), np.array([0.1, 0.3, 0.2], np.float32))
+    heights = [[bar.get_height() for bar in axes.patches] for axes in figure.axes]
+    np.testing.assert_allclose(heights, [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]])
+    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["1", "2", "0"]
 
 
 def test_votes_are_drawn_the_loudest_first_with_their_label_atoms():
@@ -131,6 +143,17 @@ def test_the_command_explains(tiny_run, drawn, tmp_path):
     Image.fromarray(drawn.image).save(tmp_path / "eye.png")
     result = CliRunner().invoke(app, ["explain", str(tiny_run), str(tmp_path / "eye.png")])
     assert "a UNet has no dictionary to show" in str(result.exception)
+
+
+def test_the_command_draws_the_votes_at_a_pixel(drawn, tmp_path):
+    Image.fromarray(drawn.image).save(tmp_path / "eye.png")
+    command = ["explain", "vessels-csc", str(tmp_path / "eye.png"), "--out", str(tmp_path / "explained"), "--pixel"]
+    outside = CliRunner().invoke(app, [*command, "500", "3"])
+    assert "pixel 500, 3 is not read: the photograph is 112 x 120" in str(outside.exception)
+    assert not (tmp_path / "explained").exists()
+    assert CliRunner().invoke(app, [*command, "50", "60"]).exit_code == 0
+    names = {path.stem for path in (tmp_path / "explained").glob("*.png")}
+    assert names == {"votes", "atoms", "codes", "penalties", "rebuilt", "objective"}
 
 
 def _pixels(figure) -> np.ndarray:
