@@ -6,7 +6,7 @@ Every command calls the library and shows what it returns; nothing is computed h
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from retina_seg._version import __version__
 from retina_seg.arguments import Changes, Device, Resumed, RunFolder
 from retina_seg.classify import commands as classify
 from retina_seg.errors import UserError
+
+if TYPE_CHECKING:
+    from retina_seg.scores import Report
 
 app = typer.Typer(
     name="retina-seg",
@@ -202,6 +205,10 @@ def evaluate(
     by: Annotated[
         list[str] | None, typer.Option(help="Column of the manifest that splits the scores; may be repeated.")
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Another model: the difference, and which columns of --by turn the order of the two round."),
+    ] = None,
     device: Device = "auto",
     flips: Flips = None,
     postprocess: Annotated[
@@ -213,27 +220,40 @@ def evaluate(
     Every target of the protocol that the model finds has a report; those of a run are kept in its folder:
     reports/PROTOCOL.json, or PROTOCOL-TARGET.json where the protocol has several targets.
 
-    Example: `retina-seg evaluate vessels-drive --protocol drive --data-root data --json drive.json`
+    Examples:
+
+    `retina-seg evaluate vessels-drive --protocol drive --data-root data --json drive.json`
+
+    `retina-seg evaluate vessels --protocol drive --data-root data --against vessels-small --by eye`
     """
     from retina_seg import io, scoring
 
-    with terminal.bar("photographs", None) as advance:
-        reports = scoring.score(
-            model,
-            protocol,
-            data_root,
-            device=device,
-            flips=flips,
-            clean=postprocess,
-            save_to=save_predictions,
-            progress=lambda done, total: advance(done, total=total),
-        )
+    def score(name: str, save_to: Path | None) -> "dict[str, Report]":
+        with terminal.bar("photographs", None) as advance:
+            return scoring.score(
+                name,
+                protocol,
+                data_root,
+                device=device,
+                flips=flips,
+                clean=postprocess,
+                save_to=save_to,
+                progress=lambda done, total: advance(done, total=total),
+            )
+
+    reports = score(model, save_predictions)
+    others = score(against, None) if against is not None else {}
     for target, report in reports.items():
         terminal.report(report)
         for column in by or ():
             groups = scoring.by_column(report, column)
             rows = ((one.name, one.count, f"{one.mean:.4f}") for one in groups)
             terminal.table((column, "photographs", "mean Dice"), rows)
+        if target in others:
+            terminal.report(others[target])
+            terminal.comparison(report, others[target])
+            for line in scoring.reversals(report, others[target], by or ()):
+                terminal.note(line)
         if json is not None:
             path = json if len(reports) == 1 else json.with_stem(f"{json.stem}-{target}")
             io.write_text(path, report.to_json())

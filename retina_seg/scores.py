@@ -315,15 +315,17 @@ def compare(
         "pooled": None,
     }
     if metric in MASK_METRICS:
-        tables = [scores["per_image"] for scores in (a, b)]
-        result["pooled"] = _difference(lambda times: _pooled(tables, times, metric), once, weights)
+        result["pooled"] = _difference(lambda times: pooled([a, b], times, metric), once, weights)
     return result
 
 
-def _pooled(tables: Sequence[Sequence[Mapping[str, Any]]], weights: Array, metric: str) -> Array:
-    """Pooled metric of each table per row of `weights` (n, images): (n, tables)."""
+def pooled(reports: Sequence[AnyReport], weights: Array, metric: str) -> Array:
+    """A metric of MASK_METRICS of each report, pooled over the images per row of `weights` (n, images): (n, reports).
+
+    A weight says how often an image counts: 0 leaves it out.
+    """
     columns = []
-    for table in tables:
+    for table in (_loaded(report)["per_image"] for report in reports):
         counts = np.array([[row["counts"][key] for key in ("tp", "fp", "fn", "tn")] for row in table])
         skeleton = np.array([row["skeleton"] for row in table])
         draws = zip(weights @ counts, weights @ skeleton, strict=True)

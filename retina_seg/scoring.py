@@ -3,7 +3,7 @@
 No formulas and no tables.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from retina_seg.errors import UserError
 from retina_seg.evaluate import Candidate, Model, PredictionLike, evaluate, evaluate_together
 from retina_seg.inference import Prediction, Segmenter
 from retina_seg.manifest import Row
-from retina_seg.scores import Report
+from retina_seg.scores import Report, compare, pooled
 from retina_seg.subgroups import Subgroup
 
 
@@ -89,11 +89,35 @@ def by_column(report: Report, column: str) -> list[Subgroup]:
 
     Raises UserError for a column that the scored photographs do not have, naming those they have.
     """
+    return subgroups.by_subgroup([one["dice"] for one in report.per_image], _groups(report, column))
+
+
+def _groups(report: Report, column: str) -> list[str]:
+    """What a column of the manifests says of each scored photograph."""
     rows = {name: {row.id: row for row in datasets.rows(name)} for name in {one["dataset"] for one in report.per_image}}
     said = [subgroups.columns_of(rows[one["dataset"]][one["id"]]) for one in report.per_image]
     if column not in (known := dict.fromkeys(name for one in said for name in one)):
         raise UserError(f"--by {column!r}: the manifest has {', '.join(known)} of these photographs")
-    return subgroups.by_subgroup([one["dice"] for one in report.per_image], [one.get(column, "") for one in said])
+    return [one.get(column, "") for one in said]
+
+
+def reversals(one: Report, other: Report, columns: Sequence[str]) -> list[str]:
+    """Where the order of two models by pooled Dice is reversed in every subgroup of a column, in sentences.
+
+    Raises UserError as `by_column`, and for reports that `scores.compare` cannot compare.
+    """
+    compare(one, other, n_bootstrap=0)
+    found = []
+    for column in columns:
+        groups = np.array([group or subgroups.NOT_GIVEN for group in _groups(one, column)])
+        names = sorted(set(groups))
+        chosen = np.array([np.ones(len(groups), bool), *(groups == name for name in names)])
+        total, *parts = (tuple(pair) for pair in pooled([one, other], chosen.astype(int), "dice").tolist())
+        said = subgroups.turned_round(
+            total, dict(zip(names, parts, strict=True)), score="Dice", models=(one.model, other.model)
+        )
+        found += [f"by {column}: {said}"] if said else []
+    return found
 
 
 def seen_images(card: Card) -> frozenset[str] | None:

@@ -3,7 +3,7 @@
 Of segmenters and classifiers alike; no files and no torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 
@@ -159,6 +159,41 @@ def simpson_of(
         for marks in (correct.astype(bool), np.ones(len(correct), dtype=bool))
     ]
     return simpson(counts[0], counts[1], counts[2], counts[3], names, models=models)
+
+
+def turned_round(
+    total: tuple[float, float],
+    groups: Mapping[str, tuple[float, float]],
+    *,
+    score: str,
+    models: tuple[str, str] = ("A", "B"),
+) -> str | None:
+    """A warning where the order of two models by a pooled score is reversed in every subgroup, else None.
+
+    A score pooled over all pixels, as Dice, is no mean of those of the subgroups: its order can be reversed though both
+    models were scored on the same examples. Ties and undefined scores (NaN) reverse nothing; a subgroup in which a
+    score is undefined has no order and is left out.
+
+    Parameters
+    ----------
+    total : the score of A and of B, the higher the better.
+    groups : subgroup -> the same.
+    score : what the sentence calls it.
+    """
+    overall = np.sign(total[0] - total[1])
+    orders = {name: np.sign(a - b) for name, (a, b) in groups.items() if not np.isnan(a - b)}
+    if not overall or np.isnan(overall) or not orders or any(order != -overall for order in orders.values()):
+        return None
+
+    def figures(pair: tuple[float, float]) -> str:
+        return ", ".join(f"{model} {value:.4f}" for model, value in zip(models, pair, strict=True))
+
+    better, worse = ("better", "worse") if overall > 0 else ("worse", "better")
+    parts = "; ".join(f"{name} ({figures(groups[name])})" for name in orders)
+    return (
+        f"{models[0]} is {better} than {models[1]} by {score} of all pixels ({figures(total)}) but {worse} in every "
+        f"subgroup: {parts}; the total misleads, for subgroups weigh in it by what is marked in them."
+    )
 
 
 def _same_length(one: Array, other: Array, names: str) -> None:

@@ -74,6 +74,28 @@ def report(scored: "Report") -> None:
         note(warning)
 
 
+def comparison(one: "Report", other: "Report") -> None:
+    """By how much the first of two reports on the same images is above the other, image means and pooled."""
+    from retina_seg.markdown import interval, number
+    from retina_seg.scores import TITLES, compare
+
+    rows = []
+    for name in ("dice", "auc", "ap", "mcc", "cldice"):
+        found = compare(one, other, name)
+        means, pooled = found["per_image_mean"], found["pooled"]
+        rows.append(
+            (
+                TITLES[name],
+                number(means["difference"]),
+                interval(means["ci95"]),
+                number(means["p_value"]),
+                *((number(pooled["difference"]), interval(pooled["ci95"])) if pooled else ("", "")),
+            )
+        )
+    columns = ("", "image mean", "95 % interval", "p", "pooled", "95 % interval")
+    table(columns, rows, title=f"{one.model} less {other.model}, subjects resampled in pairs")
+
+
 def note(text: str) -> None:
     """Something to know that is no error."""
     errors.print(f"[yellow]note[/]: {plain(text)}", soft_wrap=True, highlight=False)

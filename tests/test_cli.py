@@ -162,6 +162,18 @@ def test_evaluate_says_what_was_done_to_the_mask(run, tiny_run, drawn_drive, tmp
     assert not (folder / "reports").exists()
 
 
+def test_evaluate_compares_two_models(run, tiny_run, drawn_drive, tmp_path):
+    folder = shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("reports"))
+    root = ["--data-root", drawn_drive, "--device", "cpu"]
+    code, output = run("evaluate", folder, "--protocol", "drive", "--against", "vessels-drive", "--by", "set", *root)
+    assert code == 0, output
+    assert "tiny less vessels-drive, subjects resampled in pairs" in output
+    table = output.partition("resampled in pairs")[2]
+    assert "Dice" in table
+    assert "-0." in table  # a few steps of training are not enough
+    assert "total misleads" not in output
+
+
 def test_benchmark_and_results(run, tiny_config, drawn_drive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = ["--data-root", drawn_drive, "--device", "cpu"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from retina_seg import datasets, metrics, protocols
+from retina_seg import datasets, metrics, protocols, scoring
 from retina_seg.datasets import Sample
 from retina_seg.errors import UserError
 from retina_seg.evaluate import Candidate, choose_threshold, evaluate
@@ -374,6 +374,29 @@ def test_two_reports_compare_and_one_survives_json() -> None:
     assert markdown_table(json.loads(good.to_json())) == markdown_table(good)
     with pytest.raises(UserError, match="not scored on the same images"):
         compare(good, score(protocol="toy-all", n_bootstrap=0))
+
+
+def test_subgroups_that_turn_the_order_of_two_models_round_are_named() -> None:
+    def counted(name: str, stare: tuple[int, int], drive: tuple[int, int]) -> Report:
+        """Of 100 marked pixels so many found and so many others painted in every photograph."""
+        rows = []
+        for row in report.per_image:
+            tp, fp = stare if row["dataset"] == "stare" else drive
+            rows.append({**row, "counts": {"tp": tp, "fp": fp, "fn": 100 - tp, "tn": 1000}})
+        return replace(report, model=name, per_image=rows)
+
+    report = score(protocol="toy-all", n_bootstrap=0)
+    assert {row["dataset"] for row in report.per_image} == {"stare", "drive"}
+    few, many = counted("few", (90, 1), (20, 0)), counted("many", (90, 0), (100, 280))
+    (said,) = scoring.reversals(few, many, ["set"])
+    assert said.startswith("by set: few is better than many by Dice of all pixels")
+    assert "drive (few 0.3333, many 0.4167); stare (few 0.9424, many 0.9474)" in said
+    assert scoring.reversals(few, counted("others", (90, 2), (20, 0)), ["set"]) == []
+    assert scoring.reversals(few, many, []) == []
+    with pytest.raises(UserError, match="--by 'colour'"):
+        scoring.reversals(few, many, ["colour"])
+    with pytest.raises(UserError, match="not scored on the same images"):
+        scoring.reversals(few, score(n_bootstrap=0), ["set"])
 
 
 # --- several targets

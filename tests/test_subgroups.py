@@ -108,6 +108,24 @@ def test_models_with_the_same_examples_are_never_reversed_until_answers_go_missi
     assert "hard (A 3/10 = 30.0 %, B none)" in warning
 
 
+def test_a_pooled_score_can_be_reversed_on_the_same_photographs() -> None:
+    """Of two sets with 100 marked pixels each; B paints 380 pixels where A, less right there, paints 20."""
+    total, groups = (220 / 311, 380 / 670), {"s1": (180 / 191, 180 / 190), "s2": (40 / 120, 200 / 480)}
+    warning = subgroups.turned_round(total, groups, score="Dice", models=("few", "many"))
+    assert warning is not None
+    assert "few is better than many by Dice of all pixels (few 0.7074, many 0.5672) but worse in every" in warning
+    assert "s1 (few 0.9424, many 0.9474); s2 (few 0.3333, many 0.4167)" in warning
+    swapped = subgroups.turned_round(total[::-1], {name: pair[::-1] for name, pair in groups.items()}, score="Dice")
+    assert swapped is not None
+    assert "A is worse than B" in swapped
+    unknown = {**groups, "s3": (float("nan"), 0.5)}  # nothing is marked there
+    assert subgroups.turned_round(total, unknown, score="Dice", models=("few", "many")) == warning
+    for changed in ({**groups, "s3": (0.5, 0.4)}, {**groups, "s3": (0.5, 0.5)}, {}, {"s3": unknown["s3"]}):
+        assert subgroups.turned_round(total, changed, score="Dice") is None
+    assert subgroups.turned_round((0.5, 0.5), groups, score="Dice") is None
+    assert subgroups.turned_round((float("nan"), 0.5), groups, score="Dice") is None
+
+
 # --- columns
 
 
