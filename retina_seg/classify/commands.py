@@ -81,6 +81,39 @@ def train(
 
 
 @app.command()
+def train_folds(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Of a lesion_grader with training.frozen.")],
+    changes: Changes = None,
+    out: RunFolder = None,
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+) -> None:
+    """Train a grader on every fold of its task and join them: their mean, calibrated on what each has not learnt from.
+
+    Finished folds are not trained again; after Ctrl-C the same command goes on.
+
+    Example: `retina-seg classify train-folds configs/classify/dr-grade.yaml --data-root data`
+    """
+    from retina_seg import checkpoint
+    from retina_seg.classify import config as settings
+    from retina_seg.classify import joining
+
+    loaded = settings.load_config(config, changes or ())
+    run = out or Path("runs") / loaded.name
+    with terminal.resumable(), terminal.bar("steps", loaded.training.steps) as advance:
+        card = joining.fit_folds(
+            loaded,
+            run,
+            data_root,
+            device=device,
+            progress=lambda fold, p: advance(p.step, f"fold {fold}: {p.describe()}"),
+        )
+    terminal.files([run / checkpoint.WEIGHTS, run / checkpoint.CARD])
+    text = f"{card.parameters:,} parameters; temperatures from {card.temperature_source}"
+    terminal.console.print(text, highlight=False)
+
+
+@app.command()
 def evaluate(
     model: Model,
     split: Annotated[str, typer.Option(help="test, val or train.")] = "test",

@@ -26,25 +26,30 @@ def lesion_grader(
     grid: int = 64,
     features: int = 24,
     dropout: float = 0.4,
+    readers: int = 1,
 ) -> nn.Sequential:
     """Logits from how much of which lesion lies where: (N, C, h, w) to (N, K).
 
     The body is the network `segmenter` for `targets` lesions and the mean and the largest of each probability in every
-    cell of a `grid`; the head three convolutions and what they find on average and at most. A grade is defined by such
-    counts and a lesion is small beside a photograph, so few graded photographs suffice where the body knows lesions.
+    cell of a `grid`; the head three convolutions and what they find on average and at most, or the mean of several such
+    `readers` (`joining`). A grade is defined by such counts and a lesion is small beside a photograph, so few graded
+    photographs suffice where the body knows lesions.
 
     Raises
     ------
     UserError
-        For images smaller than the grid.
+        For images smaller than the grid, and for less than one reader.
     """
+    if readers < 1:
+        raise UserError(f"lesion_grader needs at least one of model.arguments.readers, got {readers}")
     if min(in_shape[1:]) < grid:
         raise UserError(
             f"lesion_grader pools {in_shape[1]} x {in_shape[2]} px to a grid of {grid} x {grid}: raise data.size or "
             "give model.arguments.grid"
         )
     net = models.build_model(segmenter, in_shape[0], targets, arguments=arguments, pretrained=False)
-    return nn.Sequential(OrderedDict(body=LesionMaps(net, grid), head=_Reader(2 * targets, features, outputs, dropout)))
+    heads = [_Reader(2 * targets, features, outputs, dropout) for _ in range(readers)]
+    return nn.Sequential(OrderedDict(body=LesionMaps(net, grid), head=heads[0] if readers == 1 else Readers(heads)))
 
 
 class LesionMaps(nn.Module):
@@ -62,6 +67,18 @@ class LesionMaps(nn.Module):
         prob = torch.sigmoid(self.segmenter(image))
         mean, largest = F.adaptive_avg_pool2d(prob, self.grid), F.adaptive_max_pool2d(prob, self.grid)
         return torch.cat([mean.sqrt(), largest], dim=1)
+
+
+class Readers(nn.Module):
+    """Several heads that read the same maps; their outputs are averaged."""
+
+    def __init__(self, heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.readers = nn.ModuleList(heads)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """maps (N, channels, grid, grid) to (N, outputs)."""
+        return torch.stack([reader(maps) for reader in self.readers]).mean(dim=0)
 
 
 class _Reader(nn.Module):

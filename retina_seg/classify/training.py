@@ -43,8 +43,13 @@ def fit(
     resume: bool = False,
     device: str = "auto",
     progress: Callable[[loop.Progress], None] | None = None,
+    looked: "Looked | None" = None,
 ) -> ClassifierCard:
     """Train a classifier and leave everything about it in the folder `run`; see `loop.fit`.
+
+    Parameters
+    ----------
+    looked : what the frozen body has made of examples in an earlier training; filled with those of this one.
 
     Raises
     ------
@@ -55,7 +60,7 @@ def fit(
         After a signal; the state is saved.
     """
     choose_device(device)
-    task = _Classification(config, data_root, device, pretrained=not resume)
+    task = _Classification(config, data_root, device, pretrained=not resume, looked=looked)
     again = f"retina-seg classify train --resume {quote(str(run))} --data-root {quote(str(data_root))}"
     return loop.fit(task, config, run, again=again, resume=resume, device=device, progress=progress)
 
@@ -72,6 +77,10 @@ def wanted(config: ClassifyConfig, data_root: str | Path) -> Wanted:
         seed=config.seed,
         preprocess=Preprocess(**config.preprocess.model_dump()),
     )
+
+
+Looked = dict[str, NDArray[np.float32]]
+"""Key of an example -> what one and the same frozen body makes of it."""
 
 
 class Stream(Examples):
@@ -111,7 +120,7 @@ class Stream(Examples):
         }
 
 
-class _HeadOnly(nn.Module):
+class HeadOnly(nn.Module):
     """A network whose images are what its body made of the examples beforehand; its weights are those of the whole."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -124,9 +133,13 @@ class _HeadOnly(nn.Module):
         found: Tensor = self.head(features.flatten(1) if self._vectors else features)
         return found
 
-    def features(self, part: Labelled, device: str) -> Labelled:
-        """The part with what the body makes of its images in their place."""
-        found = outputs(self.body.to(device), part, device)
+    def features(self, part: Labelled, device: str, looked: Looked) -> Labelled:
+        """The part with what the body makes of its images in their place; `looked` knows some and gets the others."""
+        new = np.array([number for number, key in enumerate(part.keys) if key not in looked], np.int64)
+        if len(new):
+            coming = part.take(new)
+            looked.update(zip(coming.keys, outputs(self.body.to(device), coming, device), strict=True))
+        found = np.stack([looked[key] for key in part.keys])
         self._vectors = found.ndim == 2
         shape = (*found.shape, 1, 1) if self._vectors else found.shape
         return Labelled(found.reshape(shape), part.labels, part.keys, part.subjects, part.columns)
@@ -147,8 +160,17 @@ class _Classification:
 
     watched = "minus_loss"
 
-    def __init__(self, config: ClassifyConfig, data_root: str | Path, device: str, *, pretrained: bool) -> None:
+    def __init__(
+        self,
+        config: ClassifyConfig,
+        data_root: str | Path,
+        device: str,
+        *,
+        pretrained: bool,
+        looked: Looked | None = None,
+    ) -> None:
         self.config, self._device = config, choose_device(device)
+        self._looked = {} if looked is None else looked
         self._loss = get_loss(config.training.loss)
         self.kind = OUTPUTS[config.training.loss]
         data = config.data
@@ -187,7 +209,7 @@ class _Classification:
                     f"training.augment is {config.training.augment!r}: what a frozen body makes of the images can be "
                     f"augmented by {' or '.join(_OF_FEATURES)} only"
                 )
-            self.net = _HeadOnly(self.net)
+            self.net = HeadOnly(self.net)
 
     def prepare(self, say: Callable[[str], None], *, fresh: bool) -> None:
         """Choose the examples; of a frozen body what it makes of them."""
@@ -208,9 +230,11 @@ class _Classification:
                     "examples that would be watched: give another seed or fold, or start from another model"
                 )
             self._monitor = self._monitor.take(unseen)
-        if isinstance(self.net, _HeadOnly):
+        if isinstance(self.net, HeadOnly):
             say("looking at the images with the frozen body")
-            self._fit, self._monitor = (self.net.features(one, self._device) for one in (self._fit, self._monitor))
+            self._fit, self._monitor = (
+                self.net.features(one, self._device, self._looked) for one in (self._fit, self._monitor)
+            )
         self._weights = [
             _class_weights(_answers(self._fit, number), len(head.classes))
             if self.config.training.class_weights and head.classes

@@ -1,0 +1,195 @@
+"""Graders whose heads were trained on different folds, joined into one that averages what they say.
+
+No training: body and heads stay as they are; only the temperatures are chosen anew.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from retina_seg import checkpoint, io, loop
+from retina_seg.classify import evaluation, inference, tasks, training
+from retina_seg.classify.config import ClassifyConfig
+from retina_seg.classify.inference import Classifier, ClassifierCard, ClassifierModel
+from retina_seg.classify.outputs import split
+from retina_seg.errors import UserError
+from retina_seg.inference import choose_device
+from retina_seg.models import count_parameters
+
+_MODEL = "lesion_grader"
+_ALIKE = ("task", "heads", "outputs", "model", "preprocess")
+
+
+def fit_folds(
+    config: ClassifyConfig,
+    out: Path,
+    data_root: str | Path,
+    *,
+    device: str = "auto",
+    progress: Callable[[int, loop.Progress], None] | None = None,
+) -> ClassifierCard:
+    """Train a grader on every fold of its task, in OUT/fold1, OUT/fold2, ..., and `join` them in the folder `out`.
+
+    The frozen body looks at each photograph once. A finished fold is not trained again, an unfinished one is gone on
+    with.
+
+    Parameters
+    ----------
+    config : of a `lesion_grader` with `training.frozen`; its `data.fold` is replaced.
+    progress : called with the number of the fold and how far it is.
+
+    Raises
+    ------
+    UserError
+        For a config of another kind, a task without folds, folds trained by another config, and what `training.fit`
+        and `join` raise.
+    """
+    folds = tasks.find(config.data.task).folds
+    if folds < 2:
+        raise UserError(f"{config.data.task} has no folds: use `retina-seg classify train`")
+    if config.model.name != _MODEL or not config.training.frozen:
+        raise UserError(f"the folds of a {_MODEL} with training.frozen are joined, not of {config.model.name}")
+    _check_free(out)
+    looked: training.Looked = {}
+    runs = [out / f"fold{fold}" for fold in range(1, folds + 1)]
+    for fold, run in enumerate(runs, 1):
+        data = config.data.model_copy(update={"fold": fold})
+        own = config.model_copy(update={"name": f"{config.name}-fold{fold}", "data": data})
+        if (run / checkpoint.CARD).exists():
+            if inference.card_of(run).training.get("config") != own.model_dump(mode="json"):
+                raise UserError(f"{run} was trained by another configuration: choose another --out")
+            continue
+        training.fit(
+            own,
+            run,
+            data_root,
+            resume=(run / checkpoint.STATE).exists(),
+            device=device,
+            progress=partial(progress, fold) if progress else None,
+            looked=looked,
+        )
+    return join(runs, out, data_root, device=device, looked=looked)
+
+
+def join(
+    runs: Sequence[str | Path],
+    out: Path,
+    data_root: str | Path,
+    *,
+    device: str = "auto",
+    looked: training.Looked | None = None,
+) -> ClassifierCard:
+    """Write the mean of several `lesion_grader`s of one frozen body into the folder `out`, a model like any run.
+
+    Every member answers the validation photographs of its own fold, which it has not learnt from; what the body has
+    seen is left out. On all these answers together the temperatures are chosen, so that each photograph of the training
+    side serves both ends and none serves them at once.
+
+    Parameters
+    ----------
+    runs : two or more run folders that differ in fold and seed only.
+    looked : what the body has made of examples already, see `training.fit`.
+
+    Raises
+    ------
+    UserError
+        For fewer than two runs, other models than `lesion_grader`, runs that differ in more than their heads, and a
+        folder that already holds a run.
+    """
+    device = choose_device(device)
+    if len(runs) < 2:
+        raise UserError(f"a joined classifier needs two runs or more, got {len(runs)}")
+    _check_free(out)
+    members = [Classifier.from_pretrained(run, device) for run in runs]
+    first = members[0]
+    _check(runs, members)
+    said, truth = _held_out(members, data_root, {} if looked is None else looked)
+    heads = first.card.questions()
+    temperatures = {
+        head.name: round(training.temperature(one, first.card.outputs, truth[:, number]), 3)
+        for number, (head, one) in enumerate(zip(heads, split(said, heads, first.card.outputs), strict=True))
+    }
+    arguments = {**first.card.model.arguments, "readers": len(members)}
+    card = first.card.model_copy(
+        update={
+            "name": out.name,
+            "model": ClassifierModel(name=_MODEL, in_shape=first.card.model.in_shape, arguments=arguments),
+            "temperatures": temperatures,
+            "temperature_source": f"{len(truth)} validation examples of {len(members)} folds, each answered by the "
+            "member that has not learnt from it",
+            "training": _training([member.card for member in members]),
+            "scores": {},
+            "speed": {},
+        }
+    )
+    net = inference.build(card)
+    net.get_submodule("body").load_state_dict(first.net.get_submodule("body").state_dict())
+    for number, member in enumerate(members):
+        net.get_submodule(f"head.readers.{number}").load_state_dict(member.net.get_submodule("head").state_dict())
+    card = card.model_copy(update={"parameters": count_parameters(net)})
+    io.make_folder(out)
+    return checkpoint.save_model(net.eval(), card, out / checkpoint.WEIGHTS, out / checkpoint.CARD)
+
+
+def _check_free(out: Path) -> None:
+    if any((out / name).exists() for name in (checkpoint.CARD, checkpoint.STATE, checkpoint.CONFIG)):
+        raise UserError(f"{out} already holds a run: choose another --out")
+
+
+def _check(runs: Sequence[str | Path], members: Sequence[Classifier]) -> None:
+    """UserError where the members are no graders of one body."""
+    first = members[0]
+    body = first.net.get_submodule("body").state_dict()
+    for run, member in zip(runs, members, strict=True):
+        if member.card.model.name != _MODEL:
+            raise UserError(f"{run} is a {member.card.model.name}: only runs of {_MODEL} are joined")
+        for name in _ALIKE:
+            if getattr(member.card, name) != getattr(first.card, name):
+                raise UserError(
+                    f"{run} differs from {runs[0]} in its {name} ({getattr(member.card, name)} and "
+                    f"{getattr(first.card, name)}): members differ in fold and seed only"
+                )
+        own = member.net.get_submodule("body").state_dict()
+        if any(not torch.equal(body[key], value) for key, value in own.items()):
+            raise UserError(f"{run} has another body than {runs[0]}: train both with training.frozen from one model")
+        if "images" not in member.card.training:
+            raise UserError(f"the card of {run} does not say which images it has seen")
+    if len({member.card.weights_sha256 for member in members}) < len(members):
+        raise UserError("two of the runs have the same weights: name each once")
+
+
+def _held_out(
+    members: Sequence[Classifier], data_root: str | Path, looked: training.Looked
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """What every member says of the validation examples that it has not seen, (N, outputs), and the answers (N, K)."""
+    said, truth = [], []
+    for member in members:
+        part = evaluation.part_of(member.card, data_root, "val")
+        seen = set(tasks.seen(member.card.task, part, member.card.training["images"]))
+        part = part.take(np.array([i for i, key in enumerate(part.keys) if key not in seen], np.int64))
+        if not len(part):
+            raise UserError(
+                f"{member.card.name} has learnt from all of its validation examples: nothing tells how sure it is"
+            )
+        net = training.HeadOnly(member.net)
+        said.append(training.outputs(net, net.features(part, member.device, looked), member.device))
+        truth.append(part.labels.astype(np.int64))
+    return torch.from_numpy(np.concatenate(said)), np.concatenate(truth)
+
+
+def _training(cards: Sequence[ClassifierCard]) -> dict[str, Any]:
+    """What the joined card says of the trainings: what any of them has seen, and who they are."""
+    first = cards[0].training
+    joined: dict[str, Any] = {
+        name: first[name] for name in ("config", "device", "versions", "learnt_from") if name in first
+    }
+    for name in ("images", "watched_images"):
+        joined[name] = list(dict.fromkeys(key for card in cards for key in card.training.get(name, ())))
+    joined["members"] = [{"name": card.name, "weights_sha256": card.weights_sha256} for card in cards]
+    return joined | {name: sum(card.training.get(name, 0) for card in cards) for name in ("steps", "seconds")}
