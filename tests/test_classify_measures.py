@@ -90,6 +90,25 @@ def test_scores_agree_with_formulas_written_out(seed: int, classes: int) -> None
     assert set(measures.METRICS) > measures.LOWER_IS_BETTER
 
 
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_scores_are_those_of_scikit_learn(classes: int) -> None:
+    prob, truth = answers(5, classes=classes)
+    prob = prob.astype(np.float64) / prob.sum(axis=1, keepdims=True)
+    truth[truth == classes - 1] = 0  # one class is never right
+    prob[0] = np.eye(classes)[(truth[0] + 1) % classes]  # surely wrong
+    predicted, found = prob.argmax(axis=1), measures.scores(prob, truth)
+    expected = {
+        "accuracy": sk.accuracy_score(truth, predicted),
+        "balanced_accuracy": sk.recall_score(truth, predicted, average="macro", zero_division=np.nan),
+        "macro_f1": sk.f1_score(truth, predicted, average="macro"),
+        "log_loss": sk.log_loss(truth, prob, labels=np.arange(classes)),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-9)
+    if classes == 10:  # all classes occur
+        kappa = sk.cohen_kappa_score(truth, predicted, weights="quadratic", labels=np.arange(classes))
+        assert found["quadratic_kappa"] == pytest.approx(kappa, rel=1e-9)
+
+
 def test_scores_by_hand() -> None:
     prob = np.array([[0.7, 0.2, 0.1], [0.6, 0.4, 0.0], [0.1, 0.1, 0.8], [0.3, 0.3, 0.4]])
     found = measures.scores(prob, np.array([0, 1, 2, 0]))
