@@ -93,7 +93,8 @@ def test_scores_agree_with_formulas_written_out(seed: int, classes: int) -> None
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_scores_are_those_of_scikit_learn(classes: int) -> None:
     prob, truth = answers(5, classes=classes)
-    prob = prob.astype(np.float64) / prob.sum(axis=1, keepdims=True)
+    prob = prob.astype(np.float64)
+    prob /= prob.sum(axis=1, keepdims=True)
     truth[truth == classes - 1] = 0  # one class is never right
     prob[0] = np.eye(classes)[(truth[0] + 1) % classes]  # surely wrong
     predicted, found = prob.argmax(axis=1), measures.scores(prob, truth)
