@@ -104,6 +104,22 @@ def activation_overlay(
     return figure
 
 
+def probabilities(picture: NDArray[np.uint8], maps: Mapping[str, NDArray[np.float32]]) -> "Figure":
+    """A photograph uint8 (H, W, 3) and probabilities (H, W) of its pixels by name, black 0 and white 1."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3 * (len(maps) + 1), 3.3), layout="constrained")
+    first, *others = figure.subplots(1, len(maps) + 1)
+    first.imshow(picture)
+    first.set_title("photograph", fontsize="small")
+    for axes, (name, prob) in zip(others, maps.items(), strict=True):
+        axes.imshow(prob, cmap="gray", vmin=0, vmax=1)
+        axes.set_title(name, fontsize="small")
+    for axes in figure.axes:
+        axes.set_axis_off()
+    return figure
+
+
 def _picture(image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8]:
     """An image for the eye, uint8 (H, W, 3): float (C, h, w) from its darkest to its brightest, in colour of three."""
     if image.dtype == np.uint8:

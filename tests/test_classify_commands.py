@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from retina_seg import io, phantom
-from retina_seg.classify import evaluation, fundus, inference, painting, studies
+from retina_seg.classify import comparisons, evaluation, fundus, inference, painting, studies
 from retina_seg.classify.inference import Classifier
 from retina_seg.cli import app
 from retina_seg.errors import UserError
@@ -122,9 +122,9 @@ def test_a_study_is_recorded_goes_on_and_becomes_a_table(tmp_path, monkeypatch):
         studies.Arm("MLP", flowers, "mlp", training=short),
     )
     study = studies.Study("Flowers", "Two networks.", arms, seeds=2, curve=True)
-    monkeypatch.setattr(studies, "STUDIES", {"flowers": lambda: study})
+    monkeypatch.setattr(comparisons, "STUDIES", {"flowers": lambda: study})
     trained = []
-    original = studies._train
+    original = comparisons._train
 
     def counted(study, arm, which, data_root, device):
         trained.append((arm.name, which[0]))
@@ -132,24 +132,51 @@ def test_a_study_is_recorded_goes_on_and_becomes_a_table(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(study, arm, which, data_root, device)
 
-    monkeypatch.setattr(studies, "_train", counted)
+    monkeypatch.setattr(comparisons, "_train", counted)
     with pytest.raises(KeyboardInterrupt):
-        studies.run("flowers", tmp_path, tmp_path)
-    path = studies.run("flowers", tmp_path, tmp_path)
+        comparisons.run("flowers", tmp_path, tmp_path)
+    path = comparisons.run("flowers", tmp_path, tmp_path)
     assert trained == [("linear", 0), ("linear", 1), ("MLP", 0), ("MLP", 0), ("MLP", 1)]
     rows = json.loads(path.read_text())["rows"]
     assert [(row["arm"], row["seed"]) for row in rows] == [("linear", 0), ("linear", 1), ("MLP", 0), ("MLP", 1)]
-    page, picture = studies.write(tmp_path, tmp_path / "RESULTS.md")
+    page, picture = comparisons.write(tmp_path, tmp_path / "RESULTS.md")
     assert picture.is_file()
     mean = np.mean([row["scores"]["species"]["accuracy"] for row in rows[:2]])
     line = next(line for line in page.read_text().splitlines() if line.startswith("| linear |"))
     assert f"| {mean:.4f} ±" in line
     assert "| 15 | 90 |" in line
     with pytest.raises(UserError, match="unknown study 'x': choose one of flowers"):
-        studies.run("x", tmp_path, tmp_path)
+        comparisons.run("x", tmp_path, tmp_path)
     path.write_text("{}")
     with pytest.raises(UserError, match="no record of a study"):
-        studies.run("flowers", tmp_path, tmp_path)
+        comparisons.run("flowers", tmp_path, tmp_path)
+
+
+def test_a_study_of_painted_masks_stands_beside_segmenters(drawn_drive, tmp_path, monkeypatch):
+    patches = studies.Arm(
+        "patch by patch",
+        {"task": "vessel-patches", "size": 9},
+        "small_cnn",
+        {"features": [4, 4]},
+        {"steps": 30, "batch_size": 32, "validate_every": 30},
+        {"colour": "green"},
+    )
+    arms = (patches, studies.Arm("a U-Net", segmenter="vessels-small"))
+    study = studies.Study("Painted", "Two ways.", arms, seeds=1, painted=True)
+    monkeypatch.setattr(comparisons, "STUDIES", {"painted": lambda: study})
+    path = comparisons.run("painted", drawn_drive, tmp_path, device="cpu")
+    slow, fast = json.loads(path.read_text())["rows"]
+    assert slow["examples"] == 16  # photographs, however many patches are cut of them
+    assert 0.5 < slow["scores"]["vessels"]["auc"] < fast["scores"]["vessels"]["auc"]
+    assert (fast["parameters"], fast["identity"]["segmenter"]) == (94_681, "vessels-small")
+    assert slow["seconds"] > 0
+    comparisons.write(tmp_path, tmp_path / "RESULTS.md")
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "| | parameters | photographs | AUC | Dice | trainings | seconds a photograph |" in text
+    assert "/painted.png)" in text
+    before = (tmp_path / "painted.png").stat().st_mtime_ns
+    comparisons.run("painted", drawn_drive, tmp_path, device="cpu")  # all is on record
+    assert (tmp_path / "painted.png").stat().st_mtime_ns == before
 
 
 def test_what_was_promised_is_on_record():
@@ -181,6 +208,6 @@ def test_a_packaged_classifier_comes_with_the_report_of_its_card(name):
 def test_the_published_page_is_made_of_the_published_records(tmp_path, monkeypatch):
     """Nobody edits it by hand: `make results` writes it."""
     root = Path(__file__).resolve().parents[1] / "configs" / "classify"
-    monkeypatch.setattr(studies, "_draw", lambda record, path: None)
-    page, *_ = studies.write(root / "results", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(comparisons, "_draw", lambda record, path: None)
+    page, *_ = comparisons.write(root / "results", tmp_path / "RESULTS.md")
     assert page.read_text(encoding="utf-8") == (root / "RESULTS.md").read_text(encoding="utf-8")

@@ -289,9 +289,9 @@ def paint(
 
 def write_studies() -> list[Path]:
     """The page of all recorded studies; nothing is trained."""
-    from retina_seg.classify import studies
+    from retina_seg.classify import comparisons
 
-    return studies.write(STUDIES, STUDIES.parent / "RESULTS.md")
+    return comparisons.write(STUDIES, STUDIES.parent / "RESULTS.md")
 
 
 @app.command()
@@ -307,10 +307,10 @@ def study(
 
     Example: `retina-seg classify study lecun`
     """
-    from retina_seg.classify import studies
+    from retina_seg.classify import comparisons
 
     with terminal.bar("trainings", None) as advance:
-        path = studies.run(
+        path = comparisons.run(
             name, data_root, folder, device=device, progress=lambda done, total: advance(done, total=total)
         )
     terminal.files([path])

@@ -1,35 +1,11 @@
-"""Comparisons of classifiers: what is trained how often, run anew by one command, kept as JSON, shown as tables.
+"""Comparisons of classifiers by name: what is trained how often and on what; they are run in comparisons."""
 
-No formulas and no drawing.
-"""
-
-import json
-import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from sklearn.svm import SVC
-
-from retina_seg import checkpoint, figures, io, markdown, report, zoo
-from retina_seg.classify import evaluation, inference, tasks, training
 from retina_seg.classify.config import ClassifyConfig
-from retina_seg.classify.inference import card_of
-from retina_seg.errors import UserError
 
-INTRODUCTION = "introduction.md"
-_TITLES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "quadratic_kappa": "quadratic kappa",
-    "macro_auc": "AUC, macro",
-    "ece": "calibration error",
-    "r2": "R²",
-    "rmse": "RMSE",
-}
 _SHORT = {"steps": 400, "batch_size": 32, "validate_every": 400, "ema": 0.98}
 _SVM: dict[str, dict[str, Any]] = {
     "kernel SVM, quadratic": {"kernel": "poly", "degree": 2},
@@ -39,15 +15,19 @@ _SVM: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of a study: a name and what is trained, or for `svm` the arguments of scikit-learn's classifier."""
+    """One row of a study: a name and what is trained.
+
+    Or `svm`, the arguments of scikit-learn's classifier, or `segmenter`, the name of a packaged model as it is.
+    """
 
     name: str
-    data: Mapping[str, Any]
+    data: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     svm: Mapping[str, Any] | None = None
+    segmenter: str = ""
 
     def config(self, seed: int, fold: int) -> ClassifyConfig:
         """As a training."""
@@ -55,7 +35,7 @@ class Arm:
             {
                 "name": "arm",
                 "seed": seed,
-                "data": {**self.data, **({"fold": fold} if fold else {})},
+                "data": {**(self.data or {"task": "vessel-patches"}), **({"fold": fold} if fold else {})},
                 "preprocess": dict(self.preprocess),
                 "model": {"name": self.model or "linear", "arguments": dict(self.arguments)},
                 "training": {**_SHORT, **self.training},
@@ -75,6 +55,8 @@ class Study:
     folds : the folds of the task, each with seed 0, in the place of seeds.
     curve : also keep how loss and score went, for a picture.
     without_seen_by : packaged model; no arm is scored on what it has seen.
+    painted : arms answer for every pixel of the test photographs of DRIVE and are scored as segmenters; seconds are
+        those that a photograph takes.
     """
 
     title: str
@@ -84,6 +66,7 @@ class Study:
     folds: int = 0
     curve: bool = False
     without_seen_by: str = ""
+    painted: bool = False
 
     def runs(self) -> list[tuple[Arm, int, int]]:
         """(arm, seed, fold or 0) of every training."""
@@ -284,6 +267,34 @@ def _transfer() -> Study:
     )
 
 
+def _patches() -> Study:
+    return Study(
+        "Vessels, pixel by pixel",
+        "Is the pixel in the middle of 27 x 27 on a vessel? 32,000 patches of 16 photographs of DRIVE to learn from; "
+        "then every pixel of the test photographs is asked (`retina-seg classify paint`), and the map is scored as a "
+        "segmenter's is, beside packaged segmenters on the same computer. Neighbouring patches share nearly all of "
+        "their pixels, and all that is computed of them is computed again: that, and the sight of more than 27 pixels, "
+        "is why networks became fully convolutional. The picture is of a drawn photograph.",
+        (
+            Arm(
+                "small CNN, patch by patch",
+                {"task": "vessel-patches", "size": 27},
+                "small_cnn",
+                {"features": [8, 16, 32], "dropout": 0.0},
+                {
+                    **{"steps": 3000, "batch_size": 128, "augment": "flips", "learning_rate": 0.003},
+                    **{"ema": 0.995, "warmup_steps": 100, "validate_every": 500},
+                },
+                {"colour": "rgb", "fov_diameter": 540},
+            ),
+            Arm("U-Net, `vessels-drive`, as packaged: four flips", segmenter="vessels-drive"),
+            Arm("U-Net, `vessels-small`, as packaged", segmenter="vessels-small"),
+        ),
+        seeds=1,
+        painted=True,
+    )
+
+
 STUDIES: dict[str, Callable[[], Study]] = {
     "flowers": _flowers,
     "petals": _petals,
@@ -292,191 +303,5 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "shift": _shift,
     "optimisers": _optimisers,
     "transfer": _transfer,
+    "patches": _patches,
 }
-
-
-def run(
-    name: str,
-    data_root: str | Path,
-    folder: Path,
-    *,
-    device: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
-    """Run what of a study is not recorded yet, and write its record after every training; returns the record's path.
-
-    Raises UserError for an unknown study.
-    """
-    if name not in STUDIES:
-        raise UserError(f"unknown study {name!r}: choose one of {', '.join(STUDIES)}")
-    study = STUDIES[name]()
-    path = io.make_folder(folder) / f"{name}.json"
-    rows = _read(path)["rows"] if path.is_file() else []
-    planned = study.runs()
-    wanted = [json.loads(json.dumps(_identity(arm, seed, fold))) for arm, seed, fold in planned]
-    rows = [row for row in rows if row["identity"] in wanted]
-    for done, ((arm, seed, fold), identity) in enumerate(zip(planned, wanted, strict=True)):
-        if progress:
-            progress(done, len(planned))
-        if any(row["identity"] == identity for row in rows):
-            continue
-        if arm.svm is not None:
-            found = _svm(arm, seed, fold, data_root)
-        else:
-            found = _train(study, arm, (seed, fold), data_root, device)
-        rows.append({"arm": arm.name, "seed": seed, "fold": fold, **found, "identity": identity})
-        rows.sort(key=lambda row: wanted.index(row["identity"]))
-        io.write_json(path, {"study": name, "rows": rows})
-    if progress:
-        progress(len(planned), len(planned))
-    return path
-
-
-def _identity(arm: Arm, seed: int, fold: int) -> dict[str, Any]:
-    """What decides about the result of a training."""
-    return {"arm": arm.name, "svm": arm.svm, "config": arm.config(seed, fold).model_dump(mode="json")}
-
-
-def _train(study: Study, arm: Arm, which: tuple[int, int], data_root: str | Path, device: str) -> dict[str, Any]:
-    """Train and score an arm with one (seed, fold); examples are counted without those of the model it starts from."""
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "run"
-        training.fit(arm.config(*which), folder, data_root, device=device)
-        seconds = time.perf_counter() - started
-        images = inference.seen_by(zoo.card(study.without_seen_by)) if study.without_seen_by else ()
-        scored = evaluation.evaluate(folder, data_root, device=device, leave_out=images)
-        log = checkpoint.read_log(folder) if study.curve else []
-        card = card_of(folder)
-    found = {name: scored.clean.get(name, head).scores for name, head in scored.heads.items()}
-    own = scored.per_example[0]["key"].partition(":")[0]
-    return {
-        "parameters": card.parameters,
-        "seconds": round(seconds, 1),
-        "examples": sum(key.partition(":")[0] == own for key in card.training["images"]),
-        "scores": {name: {key: round(value, 5) for key, value in one.items()} for name, one in found.items()},
-        "joint": None if len(found) == 1 else round(scored.clean_joint if scored.clean else scored.joint, 5),
-        "left_out": scored.provenance["left_out"] + len(scored.leaked),
-        "log": [{key: round(value, 5) for key, value in entry.items()} for entry in log],
-    }
-
-
-def _svm(arm: Arm, seed: int, fold: int, data_root: str | Path) -> dict[str, Any]:
-    """scikit-learn's support vector machine, as a baseline that is no network."""
-    started = time.perf_counter()
-    learning = tasks.load(arm.data["task"], training.wanted(arm.config(seed, fold), data_root))
-    learnt = [learning.part(name) for name in arm.data["fit"]]
-    x, y = (
-        np.stack([part.images[i].ravel() for part in parts for i in range(len(part))])
-        for parts in (learnt, [learning.test])
-    )
-    machine = SVC(**(arm.svm or {})).fit(x, np.concatenate([part.labels[:, 0] for part in learnt]))
-    right = machine.predict(y) == learning.test.labels[:, 0]
-    return {
-        "parameters": int(machine.support_vectors_.size + machine.dual_coef_.size),
-        "seconds": round(time.perf_counter() - started, 1),
-        "examples": len(x),
-        "scores": {learning.heads[0].name: {"accuracy": round(float(right.mean()), 5)}},
-        "joint": None,
-        "left_out": 0,
-        "log": [],
-    }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {**found, "rows": list(found["rows"])}
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is no record of a study ({error}): remove it") from None
-
-
-def write(folder: Path, out: Path) -> list[Path]:
-    """Make the page of the recorded studies, in the order of STUDIES, and their pictures; returns the paths.
-
-    `folder` may hold introduction.md, which the page begins with. UserError where a record is damaged.
-    """
-    introduction = folder / INTRODUCTION
-    parts = [
-        "# Classification: results",
-        "Written by `retina-seg results`: introduction.md, then the tables of the records.",
-    ]
-    parts += [introduction.read_text(encoding="utf-8").strip()] if introduction.is_file() else []
-    parts += [_packaged(name) for name in inference.names()]
-    pictures = []
-    for name in STUDIES:
-        if not (path := folder / f"{name}.json").is_file():
-            continue
-        record, study = _read(path), STUDIES[name]()
-        parts.append(_section(study, record))
-        if any(row["log"] for row in record["rows"]):
-            pictures.append(folder / f"{name}.png")
-            _draw(record, pictures[-1])
-            parts.append(f"![{study.title}]({folder.name}/{name}.png)")
-    io.write_text(out, "\n\n".join(parts) + "\n")
-    return [out, *pictures]
-
-
-def _packaged(name: str) -> str:
-    """What the report that comes with a packaged classifier says, with and without what it has seen."""
-    scored = evaluation.kept(name)
-    lines = [f"## `{name}`", ""]
-    if scored is None:
-        return "\n".join([*lines, "There is no report of it."])
-    unseen = scored.n_examples - len(scored.leaked)
-    whole = (f"all {scored.n_examples} test examples", scored.heads, scored.joint, scored.joint_ci95)
-    clean = (f"the {unseen} it has not seen", scored.clean, scored.clean_joint, scored.clean_joint_ci95)
-    columns = ("quadratic_kappa", "accuracy", "balanced_accuracy", "macro_auc", "ece")
-    lines += [f"| | {' | '.join(_TITLES[one] for one in columns)} |", "| --- |" + " ---: |" * len(columns)]
-    for title, heads, joint, edges in (whole, clean) if scored.clean else (whole,):
-        for question, head in heads.items():
-            cells = [f"{head.scores[one]:.3f} ({markdown.interval(head.ci95[one], 3)})" for one in columns]
-            lines.append(f"| {question.replace('_', ' ')}, {title} | {' | '.join(cells)} |")
-        if len(heads) > 1:
-            lines.append(f"| all right, {title} | | {joint:.3f} ({markdown.interval(edges, 3)}) | | | |")
-    return "\n".join([*lines, "", "In brackets 95 % intervals over subjects."])
-
-
-def _draw(record: Mapping[str, Any], path: Path) -> None:
-    """How the training loss of every arm fell, by passes over the training examples."""
-    curves = {}
-    for row in [one for one in record["rows"] if one["seed"] == 0]:
-        a_pass = row["examples"] / row["identity"]["config"]["training"]["batch_size"]
-        curves[row["arm"]] = ([one["step"] / a_pass for one in row["log"]], [one["loss"] for one in row["log"]])
-    figure = figures.compared(curves, "passes over the training digits", "training loss", xscale="log")
-    io.write_bytes(path, report.png(figure))
-
-
-def _section(study: Study, record: Mapping[str, Any]) -> str:
-    """Title, what it is, and the table: mean and standard deviation over seeds or folds."""
-    arms: dict[str, list[Mapping[str, Any]]] = {}
-    for row in record["rows"]:
-        arms.setdefault(row["arm"], []).append(row)
-    first = record["rows"][0]["scores"]
-    shown = [(head, score) for head, scores in first.items() for score in _shown(scores, alone=len(first) == 1)]
-    titles = [
-        _TITLES[score] if len(first) == 1 else f"{head.replace('_', ' ')}, {_TITLES[score]}" for head, score in shown
-    ]
-    joint = ["both right"] if len(first) > 1 else []
-    lines = [f"## {study.title}", "", study.about, ""]
-    lines += [f"| | parameters | examples | {' | '.join([*titles, *joint])} | trainings | seconds |"]
-    lines += ["| --- |" + " ---: |" * (len(titles) + len(joint) + 4)]
-    for name, rows in arms.items():
-        cells = [_spread([row["scores"][head].get(score) for row in rows]) for head, score in shown]
-        cells += [_spread([row.get("joint") for row in rows]) for _ in joint]
-        seconds = np.mean([row["seconds"] for row in rows])
-        counts = f"{rows[0]['parameters']:,} | {rows[0]['examples']:,}"
-        lines.append(f"| {name} | {counts} | {' | '.join(cells)} | {len(rows)} | {seconds:.0f} |")
-    return "\n".join(lines)
-
-
-def _shown(scores: Mapping[str, float], *, alone: bool) -> tuple[str, ...]:
-    """The scores of a question that a table has: of one that is asked beside others, too, how far answers are off."""
-    if "accuracy" not in scores:
-        return ("r2", "rmse")
-    return ("accuracy", "quadratic_kappa") if "quadratic_kappa" in scores and not alone else ("accuracy",)
-
-
-def _spread(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return markdown.mean_sd(known) if known else ""
