@@ -14,8 +14,9 @@ demo: $(STAMP)
 app: $(STAMP)
 	$(BIN)/retina-seg app
 
+# Two processes of one thread each: more threads than cores wait for each other, four times as long.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/e2e
 
 # Debian's Chromium is installed where there is no browser and apt-get may be used; else the tests say what is missing.
 test-e2e: $(STAMP)

@@ -93,7 +93,7 @@ def test_a_dictionary_is_looked_into(drawing, dictionary_run, loads):
     assert not engine.has_dictionary(zoo.DEFAULT)
     assert loads == []
     inside = engine.inside(name, Loaded(drawing.image, None, {}))
-    assert list(inside.figures) == ["atoms", "codes", "rebuilt", "objective"]
+    assert list(inside.figures) == ["atoms", "codes", "penalties", "rebuilt", "objective"]
     assert all(figure.startswith(b"\x89PNG") for figure in inside.figures.values())
     assert inside.picture.shape[:2] == inside.image.shape[1:]
     assert inside.picture.shape[2] == 3
