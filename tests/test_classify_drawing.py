@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from retina_seg import explain, figures
-from retina_seg.classify import drawing, evaluation, inference, tasks
+from retina_seg.classify import drawing, evaluation, examples, inference
 from retina_seg.classify.inference import Classifier, ClassifierCard, ClassifierModel
 from retina_seg.errors import UserError
 
@@ -36,7 +36,7 @@ def _classifier(card: ClassifierCard) -> Classifier:
 
 def _scored(prob: list[list[float]], truth: list[int]) -> evaluation.ClassReport:
     keys = tuple(f"digit:{number}" for number in range(len(truth)))
-    part = tasks.Labelled(np.zeros((len(truth), 1, 8, 8), np.float32), np.array(truth)[:, None], keys, keys)
+    part = examples.Labelled(np.zeros((len(truth), 1, 8, 8), np.float32), np.array(truth)[:, None], keys, keys)
     card = _card("linear", (1, 8, 8), DIGIT)
     return evaluation.report(card, part, [np.array(prob, np.float32)], split="test", columns=())
 
@@ -77,7 +77,7 @@ def test_roc_curves_are_those_of_the_report(tmp_path, monkeypatch):
 def test_of_a_number_nothing_is_drawn(tmp_path):
     card = _card("linear", (1, 1, 1), {"width": ()}, task="petals", outputs="value")
     keys = ("a", "b", "c")
-    part = tasks.Labelled(np.zeros((3, 1, 1, 1), np.float32), np.array([[1], [2], [4]], np.float32), keys, keys)
+    part = examples.Labelled(np.zeros((3, 1, 1, 1), np.float32), np.array([[1], [2], [4]], np.float32), keys, keys)
     said = [np.array([[1], [2], [3]], np.float32)]
     assert drawing.draw_report(evaluation.report(card, part, said, split="test", columns=()), tmp_path) == []
 

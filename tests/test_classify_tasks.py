@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from retina_seg import datasets, photographs, protocols
-from retina_seg.classify import fundus, tasks
+from retina_seg.classify import examples, fundus, tasks
 from retina_seg.classify.tasks import Wanted
 from retina_seg.errors import UserError
 from retina_seg.preprocess import Preprocess
@@ -60,13 +60,13 @@ def test_shifted_digits_are_the_same_digits_elsewhere():
 
 def test_a_share_takes_as_much_of_every_class():
     part = tasks.load("digits", Wanted(size=8)).train
-    some = tasks.few(part, 0.1, seed=0)
+    some = examples.few(part, 0.1, seed=0)
     whole, kept = (np.bincount(one.labels[:, 0], minlength=10) for one in (part, some))
     np.testing.assert_allclose(kept, whole / 10, atol=0.51)
     assert set(some.keys) < set(part.keys)
     place = part.keys.index(some.keys[5])
     np.testing.assert_array_equal(some.images[5], part.images[place])
-    assert np.bincount(tasks.few(part, 1e-4, seed=0).labels[:, 0]).tolist() == [1] * 10
+    assert np.bincount(examples.few(part, 1e-4, seed=0).labels[:, 0]).tolist() == [1] * 10
 
 
 def _idx(array: np.ndarray) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from retina_seg import checkpoint, loop
-from retina_seg.classify import drawing, evaluation, inference, losses, outputs, tasks, training
+from retina_seg.classify import drawing, evaluation, examples, inference, losses, outputs, tasks, training
 from retina_seg.classify.config import ClassifyConfig, load_config
 from retina_seg.classify.inference import Classifier
 from retina_seg.errors import Interrupted, UserError
@@ -454,7 +454,7 @@ def test_reversed_subgroups_are_said(digits_run):
         prob = np.where(right[:, None], [0.1, 0.9], [0.9, 0.1]).astype(np.float32)
         keys = tuple(f"{name}{number}" for number in range(len(right)))
         groups = ("small",) * small[1] + ("large",) * large[1]
-        part = tasks.Labelled(prob, np.ones((len(right), 1), np.int64), keys, keys, {"stones": groups})
+        part = examples.Labelled(prob, np.ones((len(right), 1), np.int64), keys, keys, {"stones": groups})
         own = card.model_copy(update={"name": name})
         return evaluation.report(own, part, [prob], split="test", columns=("stones",))
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from retina_seg import io, subgroups
-from retina_seg.classify import inference, measures, tasks, training
+from retina_seg.classify import examples, inference, measures, tasks, training
 from retina_seg.classify.config import ClassifyConfig
 from retina_seg.classify.inference import Classifier
 from retina_seg.classify.outputs import Head
@@ -136,7 +136,7 @@ def evaluate(
     return replace(made, provenance={**made.provenance, "left_out": whole - len(part)})
 
 
-def part_of(card: inference.ClassifierCard, data_root: str | Path, split: str) -> tasks.Labelled:
+def part_of(card: inference.ClassifierCard, data_root: str | Path, split: str) -> examples.Labelled:
     """The test, val or train examples of a classifier's task; UserError where its card does not say which."""
     if "config" not in card.training:
         raise UserError(f"the card of {card.name} does not hold its configuration: its examples are not known")
@@ -146,7 +146,7 @@ def part_of(card: inference.ClassifierCard, data_root: str | Path, split: str) -
 
 def report(
     card: inference.ClassifierCard,
-    part: tasks.Labelled,
+    part: examples.Labelled,
     answered: Sequence[NDArray[np.float32]],
     *,
     split: str,
@@ -252,7 +252,7 @@ def _counts(groups: Mapping[str, Sequence[float]], names: Sequence[str]) -> tupl
 
 
 def _answers(
-    heads: Sequence[Head], part: tasks.Labelled, answered: Sequence[NDArray[np.float32]], columns: Sequence[str]
+    heads: Sequence[Head], part: examples.Labelled, answered: Sequence[NDArray[np.float32]], columns: Sequence[str]
 ) -> tuple[dict[str, HeadReport], float, list[float]]:
     """The report of every question, and the share of examples with all answers right with its interval."""
     groups, named = part.subjects, {name: part.columns[name] for name in columns}
@@ -310,7 +310,7 @@ def _scores(head: Head, prob: NDArray[np.float32], truth: NDArray[Any]) -> dict[
 
 
 def _table(
-    heads: Sequence[Head], part: tasks.Labelled, answered: Sequence[NDArray[np.float32]]
+    heads: Sequence[Head], part: examples.Labelled, answered: Sequence[NDArray[np.float32]]
 ) -> list[dict[str, Any]]:
     rows = []
     for number, key in enumerate(part.keys):

@@ -3,16 +3,16 @@
 No network; the tasks made of them are in tasks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from retina_seg import datasets, io, preprocess
+from retina_seg.classify.examples import Labelled
 from retina_seg.classify.outputs import Head
 from retina_seg.fov import find_fov
 from retina_seg.manifest import Row
@@ -29,16 +29,6 @@ GRADE_FOLDS, _BLOCK = 5, 17
 _SPLITS = ("train", "val", "test")
 _PIXELS = {"train": 2000, "val": 1000, "test": 1000}
 """Patches of each photograph, half of them around a vessel pixel."""
-
-
-class Part(NamedTuple):
-    """What `tasks.Labelled` is made of."""
-
-    images: "Patches | Photographs"
-    labels: NDArray[np.int64]
-    keys: tuple[str, ...]
-    subjects: tuple[str, ...]
-    columns: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +79,7 @@ def padded(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 
 def vessel_patches(
     data_root: Path, size: int, settings: Preprocess, seed: int
-) -> tuple[tuple[Head, ...], dict[str, Part]]:
+) -> tuple[tuple[Head, ...], dict[str, Labelled]]:
     """Is the pixel in the middle of a patch on a vessel: as many patches of either kind from every photograph of DRIVE.
 
     Photographs keep the side of the split they have by protocol `drive`.
@@ -115,11 +105,11 @@ def vessel_patches(
         keys = tuple(f"{row.key}@{y},{x}" for row, (_, y, x) in zip(owners, at, strict=True))
         subjects = tuple(f"{row.dataset}:{row.subject}" for row in owners)
         columns = {"photograph": tuple(row.id for row in owners)}
-        parts[split] = Part(Patches(images, at, size), answers, keys, subjects, columns)
+        parts[split] = Labelled(Patches(images, at, size), answers, keys, subjects, columns)
     return (PIXEL,), parts
 
 
-def grades(data_root: Path, size: int, settings: Preprocess, fold: int) -> tuple[tuple[Head, ...], dict[str, Part]]:
+def grades(data_root: Path, size: int, settings: Preprocess, fold: int) -> tuple[tuple[Head, ...], dict[str, Labelled]]:
     """Grade of diabetic retinopathy and risk of macular oedema of the photographs of IDRiD, official split.
 
     Photographs that the manifest knows to show an eye of a test photograph are not learnt from. `fold`, 1 to
@@ -146,7 +136,7 @@ def grades(data_root: Path, size: int, settings: Preprocess, fold: int) -> tuple
         columns |= {"eye": tuple(eye_of(row) for row in rows)}
         subjects = tuple(f"{row.dataset}:{row.subject}" for row in rows)
         images = Photographs(rows, Path(data_root), size, settings)
-        parts[split] = Part(images, answers, tuple(row.key for row in rows), subjects, columns)
+        parts[split] = Labelled(images, answers, tuple(row.key for row in rows), subjects, columns)
     return heads, parts
 
 

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -18,69 +17,13 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from retina_seg import datasets, protocols
 from retina_seg.classify import fundus
+from retina_seg.classify.examples import Labelled
 from retina_seg.classify.outputs import Head
 from retina_seg.errors import UserError
 from retina_seg.preprocess import Preprocess
 
 DIGITS = tuple("0123456789")
 _FOLDS = 5
-
-
-class Images(Protocol):
-    """Images float32 (C, h, w), read when they are asked for or all in one array."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-
-    def __getitem__(self, index: int, /) -> NDArray[np.float32]:
-        """One of them."""
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Examples of one side of a split.
-
-    Attributes
-    ----------
-    images : N images.
-    labels : int64 (N, heads), the number of each answer, or float32 (N, 1) where the answer is a number.
-    keys : what each example is called; of photographs `dataset:id`.
-    subjects : the unit that is split and resampled, one an example.
-    columns : name -> text of each example, by which scores can be split.
-    """
-
-    images: Images
-    labels: NDArray[np.int64] | NDArray[np.float32]
-    keys: tuple[str, ...]
-    subjects: tuple[str, ...]
-    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        """How many examples there are."""
-        return len(self.keys)
-
-    def take(self, chosen: NDArray[np.int64]) -> "Labelled":
-        """Some of the examples."""
-
-        def some(texts: Sequence[str]) -> tuple[str, ...]:
-            return tuple(texts[index] for index in chosen)
-
-        columns = {name: some(texts) for name, texts in self.columns.items()}
-        return Labelled(
-            _Chosen(self.images, chosen), self.labels[chosen], some(self.keys), some(self.subjects), columns
-        )
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    images: Images
-    chosen: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, index: int) -> NDArray[np.float32]:
-        return self.images[int(self.chosen[index])]
 
 
 @dataclass(frozen=True)
@@ -256,18 +199,20 @@ def _petals(wanted: Wanted) -> LearningSet:
     return LearningSet((Head("petal_width_cm", ()),), train, val, test)
 
 
-def _retinal(
-    read: Callable[..., tuple[tuple[Head, ...], dict[str, fundus.Part]]], name: str, by: str
-) -> Callable[[Wanted], LearningSet]:
-    """A task of photographs, from its reader in fundus, whose choice of examples is by the "seed" or by the "fold"."""
+def _vessel_patches(wanted: Wanted) -> LearningSet:
+    """Vessel or background in the middle of a patch, places drawn by the seed."""
+    size = wanted.size or TASKS["vessel-patches"].size
+    return _split(*fundus.vessel_patches(wanted.data_root, size, wanted.preprocess, wanted.seed))
 
-    def load(wanted: Wanted) -> LearningSet:
-        size = wanted.size or TASKS[name].size
-        heads, parts = read(wanted.data_root, size, wanted.preprocess, getattr(wanted, by))
-        train, val, test = (Labelled(*parts[split]) for split in ("train", "val", "test"))
-        return LearningSet(heads, train, val, test)
 
-    return load
+def _grades(wanted: Wanted) -> LearningSet:
+    """Grades of whole photographs; the fold says which of them are watched."""
+    size = wanted.size or TASKS["idrid-grade"].size
+    return _split(*fundus.grades(wanted.data_root, size, wanted.preprocess, wanted.fold))
+
+
+def _split(heads: tuple[Head, ...], parts: Mapping[str, Labelled]) -> LearningSet:
+    return LearningSet(heads, parts["train"], parts["val"], parts["test"])
 
 
 def _prepare_digit(image: NDArray[np.uint8], shape: Sequence[int], _settings: Preprocess) -> NDArray[np.float32]:
@@ -286,14 +231,14 @@ TASKS: dict[str, TaskSpec] = {
     "iris": TaskSpec(_iris, "three species from four measures of 150 flowers"),
     "petals": TaskSpec(_petals, "the width of a petal from its length: a regression"),
     "vessel-patches": TaskSpec(
-        _retinal(fundus.vessel_patches, "vessel-patches", "seed"),
+        _vessel_patches,
         "vessel or background in the middle of a patch, DRIVE",
         None,
         27,
         retinal=True,
     ),
     "idrid-grade": TaskSpec(
-        _retinal(fundus.grades, "idrid-grade", "fold"),
+        _grades,
         "retinopathy grade and risk of macular oedema, IDRiD; five folds of validation photographs",
         fundus.prepare,
         512,
@@ -332,19 +277,6 @@ def load(name: str, wanted: Wanted) -> LearningSet:
     if wanted.size and spec.size == 1:
         raise UserError(f"data.size: {name} has no images; leave it out")
     return spec.load(wanted)
-
-
-def few(part: Labelled, share: float, seed: int) -> Labelled:
-    """A share of the examples, drawn by the seed, as nearly alike from every class as rounding lets; at least one."""
-    if share == 1:
-        return part
-    rng = np.random.default_rng(seed)
-    first = part.labels[:, 0]
-    chosen: list[int] = []
-    for label in np.unique(first) if part.labels.dtype == np.int64 else [None]:
-        members = np.flatnonzero(first == label) if label is not None else np.arange(len(part))
-        chosen += rng.permutation(members)[: max(1, round(share * len(members)))].tolist()
-    return part.take(np.array(sorted(chosen)))
 
 
 def seen(name: str, part: Labelled, images: Iterable[str]) -> list[str]:

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from retina_seg import checkpoint, loop, zoo
 from retina_seg.augment import Augmenter
 from retina_seg.checkpoint import BaseCard
-from retina_seg.classify import inference, tasks
+from retina_seg.classify import examples, inference, tasks
 from retina_seg.classify.config import ClassifyConfig, ClassifyTraining
+from retina_seg.classify.examples import Labelled
 from retina_seg.classify.inference import ClassifierCard, ClassifierModel, outputs_of
 from retina_seg.classify.losses import OUTPUTS, get_loss
 from retina_seg.classify.outputs import ORDINAL, VALUE, probabilities, split
 from retina_seg.classify.pooled import LesionMaps
-from retina_seg.classify.tasks import Labelled, Wanted
+from retina_seg.classify.tasks import Wanted
 from retina_seg.errors import UserError
 from retina_seg.inference import choose_device
 from retina_seg.models import count_parameters
@@ -215,7 +216,7 @@ class _Classification:
         """Choose the examples; of a frozen body what it makes of them."""
         data = self.config.data
         parts = [self._data.part(name) for name in data.fit]
-        self._fit = tasks.few(parts[0] if len(parts) == 1 else _joined(parts), data.share, self.config.seed)
+        self._fit = examples.few(parts[0] if len(parts) == 1 else examples.joined(parts), data.share, self.config.seed)
         self._monitor = (
             self._fit if data.monitor in data.fit and data.monitor == "train" else self._data.part(data.monitor)
         )
@@ -323,32 +324,6 @@ def _class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
     counts = np.bincount(labels, minlength=classes)
     weights = np.divide(len(labels), classes * counts, out=np.zeros(classes), where=counts > 0)
     return torch.from_numpy(weights.astype(np.float32))
-
-
-def _joined(parts: Sequence[Labelled]) -> Labelled:
-    """The examples of several parts, one behind the other."""
-    keys = [key for part in parts for key in part.keys]
-    subjects = [subject for part in parts for subject in part.subjects]
-    columns = {name: tuple(text for part in parts for text in part.columns[name]) for name in parts[0].columns}
-    labels = np.concatenate([part.labels for part in parts])
-    return Labelled(_Behind([part.images for part in parts]), labels, tuple(keys), tuple(subjects), columns)
-
-
-class _Behind:
-    """Images of several parts, one behind the other."""
-
-    def __init__(self, parts: Sequence[tasks.Images]) -> None:
-        self._parts = parts
-
-    def __len__(self) -> int:
-        return sum(len(part) for part in self._parts)
-
-    def __getitem__(self, index: int) -> NDArray[np.float32]:
-        for part in self._parts:
-            if index < len(part):
-                return part[index]
-            index -= len(part)
-        raise IndexError(index)
 
 
 def _start(net: nn.Module, name: str) -> BaseCard:
