@@ -114,7 +114,7 @@ def probabilities(picture: NDArray[np.uint8], maps: Mapping[str, NDArray[np.floa
     first.set_title("photograph", fontsize="small")
     for axes, (name, prob) in zip(others, maps.items(), strict=True):
         axes.imshow(prob, cmap="gray", vmin=0, vmax=1)
-        axes.set_title(name, fontsize="small")
+        axes.set_title(name.replace("`", ""), fontsize="small")
     for axes in figure.axes:
         axes.set_axis_off()
     return figure
