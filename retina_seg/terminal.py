@@ -17,6 +17,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from retina_seg.batch import Outcome
+    from retina_seg.classify.evaluation import ClassReport
     from retina_seg.datasets import Summary
     from retina_seg.records import Record
     from retina_seg.scores import Report
@@ -94,6 +95,12 @@ def comparison(one: "Report", other: "Report") -> None:
         )
     columns = ("", "image mean", "95 % interval", "p", "pooled", "95 % interval")
     table(columns, rows, title=f"{one.model} less {other.model}, subjects resampled in pairs")
+
+
+def labels(*given: "tuple[str, Report | ClassReport]") -> tuple[str, str]:
+    """What two reports are called: their models or, where these are alike, what the user wrote."""
+    (one, first), (other, second) = given
+    return (first.model, second.model) if first.model != second.model else (one, other)
 
 
 def note(text: str) -> None:

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from retina_seg import io, phantom
 from retina_seg.classify import comparisons, evaluation, fundus, inference, painting, studies
+from retina_seg.classify.config import load_config
 from retina_seg.classify.inference import Classifier
 from retina_seg.cli import app
 from retina_seg.errors import UserError
@@ -147,9 +148,19 @@ def test_a_study_is_recorded_goes_on_and_becomes_a_table(tmp_path, monkeypatch):
     assert "| 15 | 90 |" in line
     with pytest.raises(UserError, match="unknown study 'x': choose one of flowers"):
         comparisons.run("x", tmp_path, tmp_path)
-    path.write_text("{}")
-    with pytest.raises(UserError, match="no record of a study"):
-        comparisons.run("flowers", tmp_path, tmp_path)
+    for damaged in ("{}", '{"rows": [{}]}', '{"rows": [1]}', '{"rows": 5}', "[]"):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match="no record of a study"):
+            comparisons.run("flowers", tmp_path, tmp_path)
+    path.write_text('{"rows": []}')
+    assert "Two networks" not in comparisons.write(tmp_path, tmp_path / "RESULTS.md")[0].read_text()
+
+
+def test_the_study_of_patches_trains_what_the_configuration_says():
+    root = Path(__file__).resolve().parents[1] / "configs" / "classify"
+    config = load_config(root / "patch-cnn.yaml")
+    (arm, *_) = studies.STUDIES["patches"]().arms
+    assert arm.config(0, 0).model_copy(update={"name": config.name}) == config
 
 
 def test_a_study_of_painted_masks_stands_beside_segmenters(drawn_drive, tmp_path, monkeypatch):
@@ -177,6 +188,13 @@ def test_a_study_of_painted_masks_stands_beside_segmenters(drawn_drive, tmp_path
     before = (tmp_path / "painted.png").stat().st_mtime_ns
     comparisons.run("painted", drawn_drive, tmp_path, device="cpu")  # all is on record
     assert (tmp_path / "painted.png").stat().st_mtime_ns == before
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "rows": record["rows"][:1]}))  # stopped: the picture has all arms or none
+    comparisons.run("painted", drawn_drive, tmp_path, device="cpu")
+    assert (tmp_path / "painted.png").stat().st_mtime_ns == before
+    (tmp_path / "painted.png").unlink()
+    comparisons.run("painted", drawn_drive, tmp_path, device="cpu")
+    assert (tmp_path / "painted.png").is_file()
 
 
 def test_what_was_promised_is_on_record():
@@ -189,6 +207,8 @@ def test_what_was_promised_is_on_record():
 
     assert accuracy("networks", "LeNet-5, digits turned and moved") >= 0.985
     assert accuracy("lecun", "constrained 2, turned and moved") >= 0.95
+    patches = json.loads((root / "patches.json").read_text())["rows"][0]
+    assert patches["scores"]["vessels"]["auc"] >= 0.96
     scores = inference.card_of("dr-grade").scores["test, 100 photographs that no part of the model has seen"]
     assert scores["dr_grade"]["quadratic_kappa"] >= 0.55
     assert scores["joint"]["accuracy"] >= 0.45

@@ -1,6 +1,7 @@
 """Graders of several folds joined: the mean of what the members say, as sure as they are right on what is new."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,14 @@ def _config(**changes: object) -> ClassifyConfig:
         part, _, name = key.partition("__")
         tree[part] = {**tree[part], name: value} if name else value
     return ClassifyConfig.model_validate(tree)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _folds_of_watched_digits():
+    """A task without files whose folds are taken for those of IDRiD's grades."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tasks.TASKS, "digits", replace(tasks.TASKS["digits"], watched_folds=True))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +81,7 @@ def test_the_joined_grader_says_the_mean_of_its_members(joined):
     assert np.std(said, axis=0).min() > 1e-5  # each has learnt something of its own
     assert [member.card.training["config"]["data"]["fold"] for member in members] == [1, 2, 3, 4, 5]
     assert both.card.parameters == sum(one.numel() for one in both.net.parameters())
-    assert both.card.name == "run"
+    assert both.card.name == both.card.training["config"]["name"] == "grades"
 
 
 def test_the_body_looks_at_every_example_once(joined):
@@ -169,7 +178,39 @@ def test_what_cannot_be_joined_is_refused(body, frozen, joined, tmp_path):
         joining.fit_folds(_config(), tmp_path / "one", tmp_path)
     with pytest.raises(UserError, match="iris has no folds"):
         joining.fit_folds(_config(data={"task": "iris"}), tmp_path / "one", tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tasks.TASKS, "digits", replace(tasks.TASKS["digits"], watched_folds=False))
+        with pytest.raises(UserError, match="digits has no folds of validation"):  # its folds are of test digits
+            joining.fit_folds(frozen, tmp_path / "one", tmp_path)
+        patch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(UserError, match="in one process"):
+            joining.fit_folds(frozen, tmp_path / "one", tmp_path)
+    several = frozen.model.model_copy(update={"arguments": {**MODEL["arguments"], "readers": 2}})
+    with pytest.raises(UserError, match="readers: the folds make the readers"):
+        joining.fit_folds(frozen.model_copy(update={"model": several}), tmp_path / "one", tmp_path)
+    both = frozen.data.model_copy(update={"fit": ["train", "val"]})
+    with pytest.raises(UserError, match=r"data.fit holds val"):
+        joining.fit_folds(frozen.model_copy(update={"data": both}), tmp_path / "one", tmp_path)
+    with pytest.raises(UserError, match="is joined already"):
+        joining.join([joined[0], joined[0]], tmp_path / "one", tmp_path)
     assert not (tmp_path / "one").exists()
+
+
+def test_folds_of_another_body_are_found_before_anything_is_trained(body, frozen, joined, tmp_path):
+    run = shutil.copytree(joined[0] / "fold2", tmp_path / "run" / "fold2")
+    card = inference.card_of(run)
+    owed = [{**card.training["learnt_from"][0], "weights_sha256": "0" * 64}]
+    training_ = {**card.training, "learnt_from": owed}
+    checkpoint.write_card(card.model_copy(update={"training": training_}), run / checkpoint.CARD)
+    with pytest.raises(UserError, match="fold2 was trained by another configuration or body"):
+        joining.fit_folds(frozen, tmp_path / "run", tmp_path)
+    assert not (tmp_path / "run" / "fold1").exists()
+
+
+def test_values_have_no_temperature(body, tmp_path):
+    config = _config(training={**STEPS, "start": str(body), "frozen": True, "loss": "least_squares"})
+    card = joining.fit_folds(config, tmp_path / "run", tmp_path, device="cpu")
+    assert (card.temperatures, card.temperature_source) == ({}, "")
 
 
 def test_a_grader_needs_a_reader():

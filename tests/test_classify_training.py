@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -462,4 +463,11 @@ def test_reversed_subgroups_are_said(digits_run):
     (said,) = evaluation.reversals(a, b)
     assert "A is worse than B in total" in said
     assert all(figure in said for figure in ("81/87", "192/263", "234/270", "55/80"))
-    assert evaluation.reversals(a, a) == []
+    (said,) = evaluation.reversals(a, b, names=("open", "closed"))
+    assert said.startswith("healed by stones: open is worse than closed")
+    (same,) = evaluation.reversals(a, a)
+    assert "both have answered the same examples" in same
+    (apart,) = evaluation.reversals(a, scored("C", (1, 87), (1, 263)))
+    assert "350 examples that only the first has answered and 350 only the other" in apart
+    (seen,) = evaluation.reversals(a, replace(b, leaked=[row["key"] for row in b.per_example]))
+    assert "one of the two has seen every example" in seen

@@ -146,10 +146,7 @@ def evaluate(
         with terminal.working("answering"):
             other = evaluation.evaluate(against, data_root, split=split, columns=by or (), device=device)
         show(other)
-        said = evaluation.reversals(scored, other)
-        if scored.leaked == other.leaked:
-            said = ["both have answered the same examples: no subgroup can turn the order of the two round"]
-        for line in said or ["no subgroup turns the order of the two round"]:
+        for line in evaluation.reversals(scored, other, names=terminal.labels((model, scored), (against, other))):
             terminal.note(line)
     if json is not None:
         io.write_text(json, scored.to_json())

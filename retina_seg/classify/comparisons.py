@@ -1,12 +1,13 @@
 """Comparisons of classifiers run anew by one command, kept as JSON, shown as tables; what is compared is in studies.
 
-No formulas and no drawing.
+No formulas; pictures are drawn by figures.
 """
 
 import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.svm import SVC
 
-from retina_seg import checkpoint, datasets, figures, io, markdown, phantom, photographs, report, scoring, zoo
+from retina_seg import checkpoint, evaluate, figures, io, markdown, phantom, report, scoring, zoo
 from retina_seg.classify import evaluation, inference, painting, tasks, training
 from retina_seg.classify.inference import Classifier, card_of
 from retina_seg.classify.studies import STUDIES, Arm, Study
+from retina_seg.datasets import Sample
 from retina_seg.errors import UserError
 from retina_seg.inference import Segmenter
 from retina_seg.scores import Report
@@ -55,6 +57,9 @@ def run(
     study = STUDIES[name]()
     path = io.make_folder(folder) / f"{name}.json"
     rows = _read(path)["rows"] if path.is_file() else []
+    picture = folder / f"{name}.png"
+    if study.painted and not picture.is_file():
+        rows = []  # what is painted is in no record
     planned = study.runs()
     wanted = [json.loads(json.dumps(_identity(arm, seed, fold))) for arm, seed, fold in planned]
     rows = [row for row in rows if row["identity"] in wanted]
@@ -75,10 +80,10 @@ def run(
         rows.append({"arm": arm.name, "seed": seed, "fold": fold, **found, "identity": identity})
         rows.sort(key=lambda row: wanted.index(row["identity"]))
         io.write_json(path, {"study": name, "rows": rows})
-    if shown:
+    if len(shown) == len(study.arms):
         drawing = phantom.draw(_EYE)
         figure = figures.probabilities(drawing.image, {"truth": drawing.vessels.astype(np.float32), **shown})
-        io.write_bytes(folder / f"{name}.png", report.png(figure))
+        io.write_bytes(picture, report.png(figure))
     if progress:
         progress(len(planned), len(planned))
     return path
@@ -136,12 +141,15 @@ def _segmented(arm: Arm, data_root: str | Path, device: str) -> tuple[dict[str, 
     drawing = phantom.draw(_EYE)
     painted = segmenter.predict(drawing.image, drawing.fov).prob[0]
     times: list[float] = []
-    scored = scoring.score(arm.segmenter, _PAINTED, data_root, device=device)["vessels"]
-    for row in photographs.rows_of([_PAINTED], ["test"]):
-        image = datasets.load(row, data_root)
+    candidate = scoring.candidate(segmenter)
+
+    def predict(sample: Sample) -> evaluate.PredictionLike:
         started = time.perf_counter()
-        segmenter.predict(image.image, image.fov)
+        found = candidate.predict(sample)
         times.append(time.perf_counter() - started)
+        return found
+
+    scored = evaluate.evaluate(replace(candidate, predict=predict), _PAINTED, data_root)["vessels"]
     images = segmenter.card.training["images"]
     return _as_segmenter(segmenter.card.parameters, float(np.mean(times)), len(images), scored), painted
 
@@ -184,8 +192,11 @@ def _svm(arm: Arm, seed: int, fold: int, data_root: str | Path) -> dict[str, Any
 def _read(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for row in found["rows"]:
+            if missing := {"arm", "seed", "identity", "scores", "parameters", "examples", "seconds", "log"} - set(row):
+                raise KeyError(*missing)
         return {**found, "rows": list(found["rows"])}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no record of a study ({error}): remove it") from None
 
 
@@ -206,6 +217,8 @@ def write(folder: Path, out: Path) -> list[Path]:
         if not (path := folder / f"{name}.json").is_file():
             continue
         record, study = _read(path), STUDIES[name]()
+        if not record["rows"]:
+            continue
         parts.append(_section(study, record))
         drawn = folder / f"{name}.png"
         if any(row["log"] for row in record["rows"]):

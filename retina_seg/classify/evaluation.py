@@ -128,7 +128,8 @@ def evaluate(
         same = " or from others of the same eye" if tasks.find(card.task).retinal else ""
         warnings.append(
             f"LEAK: {card.name} learnt from {len(leaked)} of the {len(part)} scored examples, chose its temperature or "
-            f"last step on them{same} ({named}): the scores without them are the ones to quote"
+            f"last step on them{same} ({named}): "
+            + ("the scores without them are the ones to quote" if len(leaked) < len(part) else "no score is a result")
         )
     made = report(
         card, part, answered, split=split, columns=columns or tuple(part.columns), leaked=leaked, warnings=warnings
@@ -226,23 +227,40 @@ def kept(model: str | Path, *, split: str = "test") -> ClassReport | None:
     return report
 
 
-def reversals(one: ClassReport, other: ClassReport) -> list[str]:
-    """Where the order of two classifiers in total is reversed in the subgroups of a column, in sentences.
+def reversals(one: ClassReport, other: ClassReport, *, names: tuple[str, str] | None = None) -> list[str]:
+    """Where the order of two classifiers in total is reversed in the subgroups of a column, or that it is not.
 
     Of every question and column that both have, by the examples that each has not seen (`ClassReport.clean`). Where
-    both have answered the same examples no order can be reversed. UserError for reports of different tasks.
+    both have answered the same examples no order can be reversed.
+
+    Parameters
+    ----------
+    names : what the two are called, else their models.
+
+    Raises
+    ------
+    UserError
+        For reports of different tasks.
     """
     if one.task != other.task:
         raise UserError(f"{one.model} answers {one.task}, {other.model} {other.task}: they cannot be compared")
+    mine, theirs = ({row["key"] for row in each.per_example} - set(each.leaked) for each in (one, other))
+    if not mine or not theirs:
+        return ["one of the two has seen every example it was scored on: nothing can be compared"]
+    if mine == theirs:
+        return ["both have answered the same examples: no subgroup can turn the order of the two round"]
     found = []
     heads, others = one.clean or one.heads, other.clean or other.heads
     for name, head in heads.items():
-        for column, mine in head.subgroups.items():
-            theirs = others[name].subgroups.get(column, {})
-            names = sorted({*mine, *theirs})
-            said = simpson(*_counts(mine, names), *_counts(theirs, names), names, models=(one.model, other.model))
+        for column, counted in head.subgroups.items():
+            against = others[name].subgroups.get(column, {})
+            groups = sorted({*counted, *against})
+            said = simpson(
+                *_counts(counted, groups), *_counts(against, groups), groups, models=names or (one.model, other.model)
+            )
             found += [f"{name} by {column}: {said}"] if said else []
-    return found
+    apart = f"{len(mine - theirs)} examples that only the first has answered and {len(theirs - mine)} only the other"
+    return found or [f"no subgroup turns the order of the two round; there are {apart}"]
 
 
 def _counts(groups: Mapping[str, Sequence[float]], names: Sequence[str]) -> tuple[list[int], list[int]]:

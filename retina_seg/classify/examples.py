@@ -66,7 +66,7 @@ class _Chosen:
 
 
 def few(part: Labelled, share: float, seed: int) -> Labelled:
-    """A share of the examples, drawn by the seed, as nearly alike from every class as rounding lets; at least one."""
+    """The same share of the examples of every class of the first question, drawn by the seed; of each at least one."""
     if share == 1:
         return part
     rng = np.random.default_rng(seed)

@@ -3,7 +3,8 @@
 No training: body and heads stay as they are; only the temperatures are chosen anew.
 """
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retina_seg import checkpoint, io, loop
+from retina_seg import checkpoint, io, loop, zoo
 from retina_seg.classify import evaluation, inference, tasks, training
 from retina_seg.classify.config import ClassifyConfig
 from retina_seg.classify.inference import Classifier, ClassifierCard, ClassifierModel
-from retina_seg.classify.outputs import split
+from retina_seg.classify.outputs import VALUE, split
 from retina_seg.errors import UserError
 from retina_seg.inference import choose_device
 from retina_seg.models import count_parameters
@@ -36,8 +37,8 @@ def fit_folds(
 ) -> ClassifierCard:
     """Train a grader on every fold of its task, in OUT/fold1, OUT/fold2, ..., and `join` them in the folder `out`.
 
-    The frozen body looks at each photograph once. A finished fold is not trained again, an unfinished one is gone on
-    with.
+    The frozen body looks at each photograph once a call. A finished fold is not trained again, an unfinished one is
+    gone on with.
 
     Parameters
     ----------
@@ -50,31 +51,49 @@ def fit_folds(
         For a config of another kind, a task without folds, folds trained by another config, and what `training.fit`
         and `join` raise.
     """
-    folds = tasks.find(config.data.task).folds
-    if folds < 2:
-        raise UserError(f"{config.data.task} has no folds: use `retina-seg classify train`")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("folds are trained in one process: leave out `accelerate launch`")
+    spec = tasks.find(config.data.task)
+    if spec.folds < 2 or not spec.watched_folds:
+        raise UserError(f"{config.data.task} has no folds of validation examples: use `retina-seg classify train`")
+    if "val" in config.data.fit:
+        raise UserError("data.fit holds val: nothing would tell how sure a head is that learns from its own fold")
+    if config.model.arguments.get("readers", 1) != 1:
+        raise UserError("model.arguments.readers: the folds make the readers; leave it out")
     if config.model.name != _MODEL or not config.training.frozen:
         raise UserError(f"the folds of a {_MODEL} with training.frozen are joined, not of {config.model.name}")
     _check_free(out)
-    looked: training.Looked = {}
-    runs = [out / f"fold{fold}" for fold in range(1, folds + 1)]
-    for fold, run in enumerate(runs, 1):
-        data = config.data.model_copy(update={"fold": fold})
-        own = config.model_copy(update={"name": f"{config.name}-fold{fold}", "data": data})
+    runs = {}
+    for fold in range(1, spec.folds + 1):
+        data, run = config.data.model_copy(update={"fold": fold}), out / f"fold{fold}"
+        runs[run] = config.model_copy(update={"name": f"{config.name}-fold{fold}", "data": data})
         if (run / checkpoint.CARD).exists():
-            if inference.card_of(run).training.get("config") != own.model_dump(mode="json"):
-                raise UserError(f"{run} was trained by another configuration: choose another --out")
-            continue
-        training.fit(
-            own,
-            run,
-            data_root,
-            resume=(run / checkpoint.STATE).exists(),
-            device=device,
-            progress=partial(progress, fold) if progress else None,
-            looked=looked,
-        )
-    return join(runs, out, data_root, device=device, looked=looked)
+            made = inference.card_of(run).training
+            if made.get("config") != runs[run].model_dump(mode="json") or not _is_of_today(made):
+                raise UserError(f"{run} was trained by another configuration or body: choose another --out")
+    looked: training.Looked = {}
+    for fold, (run, own) in enumerate(runs.items(), 1):
+        if not (run / checkpoint.CARD).exists():
+            training.fit(
+                own,
+                run,
+                data_root,
+                resume=(run / checkpoint.STATE).exists(),
+                device=device,
+                progress=partial(progress, fold) if progress else None,
+                looked=looked,
+            )
+    return join(list(runs), out, data_root, name=config.name, device=device, looked=looked)
+
+
+def _is_of_today(made: Mapping[str, Any]) -> bool:
+    """Whether the models that a training owes its body to still have the weights they had then."""
+    for owed in made.get("learnt_from", ()):
+        start = made["config"]["training"]["start"]
+        card = inference.card_of(start) if inference.is_classifier(start) else zoo.card(start)
+        if card.weights_sha256 != owed["weights_sha256"]:
+            return False
+    return True
 
 
 def join(
@@ -82,18 +101,20 @@ def join(
     out: Path,
     data_root: str | Path,
     *,
+    name: str = "",
     device: str = "auto",
     looked: training.Looked | None = None,
 ) -> ClassifierCard:
     """Write the mean of several `lesion_grader`s of one frozen body into the folder `out`, a model like any run.
 
     Every member answers the validation photographs of its own fold, which it has not learnt from; what the body has
-    seen is left out. On all these answers together the temperatures are chosen, so that each photograph of the training
-    side serves both ends and none serves them at once.
+    seen is left out. On all these answers together the temperatures are chosen: they are those of single members, whose
+    mean is as sure or less.
 
     Parameters
     ----------
     runs : two or more run folders that differ in fold and seed only.
+    name : of the joined model, else that of its folder.
     looked : what the body has made of examples already, see `training.fit`.
 
     Raises
@@ -114,16 +135,20 @@ def join(
     temperatures = {
         head.name: round(training.temperature(one, first.card.outputs, truth[:, number]), 3)
         for number, (head, one) in enumerate(zip(heads, split(said, heads, first.card.outputs), strict=True))
+        if first.card.outputs != VALUE
     }
+    source = (
+        f"{len(truth)} validation examples of {len(members)} folds, each answered by the member that has not learnt "
+        "from it"
+    )
     arguments = {**first.card.model.arguments, "readers": len(members)}
     card = first.card.model_copy(
         update={
-            "name": out.name,
+            "name": name or out.resolve().name,
             "model": ClassifierModel(name=_MODEL, in_shape=first.card.model.in_shape, arguments=arguments),
             "temperatures": temperatures,
-            "temperature_source": f"{len(truth)} validation examples of {len(members)} folds, each answered by the "
-            "member that has not learnt from it",
-            "training": _training([member.card for member in members]),
+            "temperature_source": source if temperatures else "",
+            "training": _training([member.card for member in members], name),
             "scores": {},
             "speed": {},
         }
@@ -158,6 +183,8 @@ def _check(runs: Sequence[str | Path], members: Sequence[Classifier]) -> None:
         own = member.net.get_submodule("body").state_dict()
         if any(not torch.equal(body[key], value) for key, value in own.items()):
             raise UserError(f"{run} has another body than {runs[0]}: train both with training.frozen from one model")
+        if member.card.model.arguments.get("readers", 1) != 1:
+            raise UserError(f"{run} is joined already: name the runs it is made of")
         if "images" not in member.card.training:
             raise UserError(f"the card of {run} does not say which images it has seen")
     if len({member.card.weights_sha256 for member in members}) < len(members):
@@ -183,13 +210,14 @@ def _held_out(
     return torch.from_numpy(np.concatenate(said)), np.concatenate(truth)
 
 
-def _training(cards: Sequence[ClassifierCard]) -> dict[str, Any]:
+def _training(cards: Sequence[ClassifierCard], name: str) -> dict[str, Any]:
     """What the joined card says of the trainings: what any of them has seen, and who they are."""
     first = cards[0].training
-    joined: dict[str, Any] = {
-        name: first[name] for name in ("config", "device", "versions", "learnt_from") if name in first
-    }
-    for name in ("images", "watched_images"):
-        joined[name] = list(dict.fromkeys(key for card in cards for key in card.training.get(name, ())))
+    kept = ("config", "device", "versions", "learnt_from")
+    joined: dict[str, Any] = {kind: first[kind] for kind in kept if kind in first}
+    if "config" in first and name:
+        joined["config"] = {**first["config"], "name": name}
+    for kind in ("images", "watched_images"):
+        joined[kind] = list(dict.fromkeys(key for card in cards for key in card.training.get(kind, ())))
     joined["members"] = [{"name": card.name, "weights_sha256": card.weights_sha256} for card in cards]
-    return joined | {name: sum(card.training.get(name, 0) for card in cards) for name in ("steps", "seconds")}
+    return joined | {kind: sum(card.training.get(kind, 0) for card in cards) for kind in ("steps", "seconds")}

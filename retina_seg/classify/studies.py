@@ -35,7 +35,7 @@ class Arm:
             {
                 "name": "arm",
                 "seed": seed,
-                "data": {**(self.data or {"task": "vessel-patches"}), **({"fold": fold} if fold else {})},
+                "data": {**self.data, **({"fold": fold} if fold else {})},
                 "preprocess": dict(self.preprocess),
                 "model": {"name": self.model or "linear", "arguments": dict(self.arguments)},
                 "training": {**_SHORT, **self.training},

@@ -65,6 +65,7 @@ class TaskSpec:
         single image has no answer.
     size : side of the images unless another is wanted.
     folds : how many folds there are.
+    watched_folds : whether a fold says which examples are watched, the test examples being the same in all.
     about : in a line, for a list.
     """
 
@@ -73,6 +74,7 @@ class TaskSpec:
     prepare: Callable[[NDArray[np.uint8], Sequence[int], Preprocess], NDArray[np.float32]] | None = None
     size: int = 1
     folds: int = 1
+    watched_folds: bool = False
     retinal: bool = False
 
 
@@ -243,6 +245,7 @@ TASKS: dict[str, TaskSpec] = {
         fundus.prepare,
         512,
         fundus.GRADE_FOLDS,
+        watched_folds=True,
         retinal=True,
     ),
 }

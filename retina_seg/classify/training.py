@@ -36,6 +36,10 @@ _OF_FEATURES = ("none", "flips")
 _LARGEST_LOG_TEMPERATURE = math.log(20)
 
 
+Looked = dict[str, NDArray[np.float32]]
+"""Key of an example -> what one frozen body makes of it, prepared in one size and way."""
+
+
 def fit(
     config: ClassifyConfig,
     run: Path,
@@ -44,13 +48,14 @@ def fit(
     resume: bool = False,
     device: str = "auto",
     progress: Callable[[loop.Progress], None] | None = None,
-    looked: "Looked | None" = None,
+    looked: Looked | None = None,
 ) -> ClassifierCard:
     """Train a classifier and leave everything about it in the folder `run`; see `loop.fit`.
 
     Parameters
     ----------
-    looked : what the frozen body has made of examples in an earlier training; filled with those of this one.
+    looked : what the frozen body has made of examples in an earlier training of the same body, size and preprocessing;
+        filled with those of this one.
 
     Raises
     ------
@@ -78,10 +83,6 @@ def wanted(config: ClassifyConfig, data_root: str | Path) -> Wanted:
         seed=config.seed,
         preprocess=Preprocess(**config.preprocess.model_dump()),
     )
-
-
-Looked = dict[str, NDArray[np.float32]]
-"""Key of an example -> what one and the same frozen body makes of it."""
 
 
 class Stream(Examples):
@@ -128,6 +129,7 @@ class HeadOnly(nn.Module):
         super().__init__()
         self.body, self.head = net.get_submodule("body"), net.get_submodule("head")
         self.body.requires_grad_(False).eval()
+        self._vectors = False  # known once it has looked
 
     def forward(self, features: Tensor) -> Tensor:
         """features (N, F, h', w'), of a body that returns vectors (N, F, 1, 1), to outputs (N, K)."""
