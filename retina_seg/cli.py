@@ -136,7 +136,11 @@ def explain(
     photograph: Annotated[Path, typer.Argument(metavar="PHOTOGRAPH")],
     pixel: Annotated[
         tuple[int, int] | None,
-        typer.Option(metavar="ROW COLUMN", help="Also draw which atoms voted at this pixel of the photograph, from 0."),
+        typer.Option(
+            metavar="ROW COLUMN",
+            help="Also draw which atoms voted at this pixel, counted from 0: parts of the result, of csc_unet parts of "
+            "the rebuilt pixel.",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("explained"),
     device: Device = "auto",
@@ -224,7 +228,7 @@ def evaluate(
 
     `retina-seg evaluate vessels-drive --protocol drive --data-root data --json drive.json`
 
-    `retina-seg evaluate vessels --protocol drive --data-root data --against vessels-small --by eye`
+    `retina-seg evaluate vessels-drive --protocol cross-chase --data-root data --against vessels-stare --by eye`
     """
     from retina_seg import io, scoring
 
@@ -241,19 +245,19 @@ def evaluate(
                 progress=lambda done, total: advance(done, total=total),
             )
 
-    reports = score(model, save_predictions)
-    others = score(against, None) if against is not None else {}
-    for target, report in reports.items():
+    def show(report: "Report") -> None:
         terminal.report(report)
         for column in by or ():
             groups = scoring.by_column(report, column)
             rows = ((one.name, one.count, f"{one.mean:.4f}") for one in groups)
             terminal.table((column, "photographs", "mean Dice"), rows)
-        if target in others:
-            terminal.report(others[target])
-            terminal.comparison(report, others[target])
-            for line in scoring.reversals(report, others[target], by or ()):
-                terminal.note(line)
+
+    scoring.check_columns(protocol, by or ())
+    if against is not None:
+        scoring.check_comparable(model, against, protocol)
+    reports = score(model, save_predictions)
+    for target, report in reports.items():
+        show(report)
         if json is not None:
             path = json if len(reports) == 1 else json.with_stem(f"{json.stem}-{target}")
             io.write_text(path, report.to_json())
@@ -264,6 +268,13 @@ def evaluate(
             terminal.note(str(error))
         else:
             terminal.files([kept] if kept else [])
+    for target, other in (score(against, None) if against is not None else {}).items():
+        if target in reports and against is not None:
+            report, names = reports[target], terminal.labels((model, reports[target]), (against, other))
+            show(other)
+            terminal.comparison(report, other, names)
+            for line in scoring.reversals(report, other, by or (), names=names):
+                terminal.note(line)
 
 
 @app.command()

@@ -13,4 +13,14 @@ class UserError(ValueError):
 
 
 class Interrupted(Exception):
-    """The user stopped a long work and its state is saved; the message says how to go on."""
+    """The user stopped a long work and its state is saved; the message says how to go on.
+
+    Attributes
+    ----------
+    what : what was stopped, in words.
+    again : the command that goes on, "" where the caller knows it.
+    """
+
+    def __init__(self, what: str, again: str = "") -> None:
+        super().__init__(f"{what}; go on with: {again}" if again else what)
+        self.what, self.again = what, again

@@ -172,7 +172,7 @@ def fit(
             )
         return card
     except (Interrupted, KeyboardInterrupt) as stop:
-        raise Interrupted(f"{stop or 'stopped after the last step'}; go on with: {again}") from None
+        raise Interrupted(str(stop) or "stopped after the last step", again) from None
     finally:
         lock.release()
         accelerator.end_training()

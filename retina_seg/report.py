@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from retina_seg import checkpoint, datasets, explain, io, overlay, preprocess, records
+from retina_seg.errors import UserError
 from retina_seg.fov import find_fov
 from retina_seg.photographs import rows_of
 
@@ -183,7 +184,10 @@ def draw_dictionary(
     prepared = preprocess.apply(image, find_fov(image), segmenter.settings)
     figures = {}
     if pixel is not None:
-        found = explain.votes(segmenter.net, prepared.image, preprocess.place(pixel, prepared.geometry))
+        y, x = preprocess.place(pixel, prepared.geometry)
+        if not prepared.fov[y, x]:
+            raise UserError(f"pixel {pixel[0]}, {pixel[1]} lies outside the field of view: nothing is found there")
+        found = explain.votes(segmenter.net, prepared.image, (y, x))
         figures["votes"] = votes(found, explain.atoms(segmenter.net))
     figures |= dictionary(segmenter.net, prepared)
     io.make_folder(folder)

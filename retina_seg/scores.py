@@ -294,14 +294,8 @@ def compare(
         The reports do not score the same images by the same annotation and field of view.
     """
     a, b = _loaded(report_a), _loaded(report_b)
-    rows = list(zip(a["per_image"], b["per_image"], strict=False))
-    same = ("dataset", "id", "fold", "label_sha256", "fov_sha256")
     _check_metric(metric)
-    if len(a["per_image"]) != len(b["per_image"]) or any(x[key] != y[key] for x, y in rows for key in same):
-        raise UserError(
-            f"{a['model']} ({a['protocol']}, {a['split']}) and {b['model']} ({b['protocol']}, {b['split']}) "
-            "were not scored on the same images and annotations; evaluate both by one protocol"
-        )
+    rows = paired(a, b)
     weights = resample_weights([f"{x['dataset']}:{x['subject']}" for x, _ in rows], n_bootstrap, seed)
     values = np.array([[x[metric], y[metric]] for x, y in rows], dtype=float)  # None becomes NaN
     values[np.isnan(values).any(axis=1)] = np.nan  # paired: an image counts for both or for neither
@@ -317,6 +311,36 @@ def compare(
     if metric in MASK_METRICS:
         result["pooled"] = _difference(lambda times: pooled([a, b], times, metric), once, weights)
     return result
+
+
+def paired(report_a: AnyReport, report_b: AnyReport) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The rows of the per-image tables of both; UserError where these are not of the same images and annotations."""
+    a, b = _loaded(report_a), _loaded(report_b)
+    rows = list(zip(a["per_image"], b["per_image"], strict=False))
+    same = ("dataset", "id", "fold", "label_sha256", "fov_sha256")
+    if len(a["per_image"]) != len(b["per_image"]) or any(x[key] != y[key] for x, y in rows for key in same):
+        raise UserError(
+            f"{a['model']} ({a['protocol']}, {a['split']}) and {b['model']} ({b['protocol']}, {b['split']}) "
+            "were not scored on the same images and annotations; evaluate both by one protocol"
+        )
+    return rows
+
+
+DIFFERENCE_COLUMNS = ("", "image mean", "95 % interval", "p", "pooled", "95 % interval")
+
+
+def difference_rows(report_a: AnyReport, report_b: AnyReport) -> list[tuple[str, ...]]:
+    """By how much A is above B, a row of text for some metrics, columns as in DIFFERENCE_COLUMNS; see `compare`."""
+    rows: list[tuple[str, ...]] = []
+    for name in ("dice", "auc", "ap", "mcc", "cldice"):
+        found = compare(report_a, report_b, name)
+        parts = [found["per_image_mean"], found["pooled"]]
+        means, together = (
+            (markdown.number(part["difference"]), markdown.interval(part["ci95"])) if part else ("", "")
+            for part in parts
+        )
+        rows.append((TITLES[name], *means, markdown.number(parts[0]["p_value"]), *together))
+    return rows
 
 
 def pooled(reports: Sequence[AnyReport], weights: Array, metric: str) -> Array:

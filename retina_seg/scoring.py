@@ -3,7 +3,7 @@
 No formulas and no tables.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from retina_seg.errors import UserError
 from retina_seg.evaluate import Candidate, Model, PredictionLike, evaluate, evaluate_together
 from retina_seg.inference import Prediction, Segmenter
 from retina_seg.manifest import Row
-from retina_seg.scores import Report, compare, pooled
+from retina_seg.scores import Report, paired, pooled
 from retina_seg.subgroups import Subgroup
 
 
@@ -94,29 +94,58 @@ def by_column(report: Report, column: str) -> list[Subgroup]:
 
 def _groups(report: Report, column: str) -> list[str]:
     """What a column of the manifests says of each scored photograph."""
-    rows = {name: {row.id: row for row in datasets.rows(name)} for name in {one["dataset"] for one in report.per_image}}
-    said = [subgroups.columns_of(rows[one["dataset"]][one["id"]]) for one in report.per_image]
-    if column not in (known := dict.fromkeys(name for one in said for name in one)):
-        raise UserError(f"--by {column!r}: the manifest has {', '.join(known)} of these photographs")
+    known = {row.key: row for name in datasets.DATASETS for row in datasets.rows(name)}
+    said = [subgroups.columns_of(known[f"{one['dataset']}:{one['id']}"], known) for one in report.per_image]
+    _check_columns([column], said)
     return [one.get(column, "") for one in said]
 
 
-def reversals(one: Report, other: Report, columns: Sequence[str]) -> list[str]:
-    """Where the order of two models by pooled Dice is reversed in every subgroup of a column, in sentences.
+def check_columns(protocol: str, columns: Sequence[str]) -> None:
+    """UserError for a column that the photographs a protocol scores do not have, naming those they have."""
+    known = {row.key: row for name in datasets.DATASETS for row in datasets.rows(name)}
+    _check_columns(columns, [subgroups.columns_of(row, known) for _, row in protocols.cases(protocol)])
 
-    Raises UserError as `by_column`, and for reports that `scores.compare` cannot compare.
+
+def check_comparable(one: str | Path, other: str | Path, protocol: str) -> None:
+    """UserError where two models find no target in common that a protocol scores; the models are not loaded."""
+    targets = [set(zoo.card(_of_fold(model, 1)).targets) for model in (one, other)]
+    if not targets[0] & targets[1] & set(protocols.find(protocol).targets):
+        raise UserError(
+            f"--against {other}: it finds {', '.join(sorted(targets[1]))}, {one} {', '.join(sorted(targets[0]))}: "
+            f"nothing that {protocol} scores is found by both"
+        )
+
+
+def _check_columns(columns: Sequence[str], said: Sequence[Mapping[str, str]]) -> None:
+    known = dict.fromkeys(name for one in said for name in one)
+    for column in columns:
+        if column not in known:
+            raise UserError(f"--by {column!r}: the manifest has {', '.join(known)} of these photographs")
+
+
+def reversals(one: Report, other: Report, columns: Sequence[str], *, names: tuple[str, str] | None = None) -> list[str]:
+    """Where the order of two models by pooled Dice is reversed in every subgroup of a column, or that it is not.
+
+    Parameters
+    ----------
+    names : what the two are called, else their models.
+
+    Raises
+    ------
+    UserError
+        As `by_column`, and for reports of different images.
     """
-    compare(one, other, n_bootstrap=0)
+    paired(one, other)
     found = []
     for column in columns:
-        groups = np.array([group or subgroups.NOT_GIVEN for group in _groups(one, column)])
-        names = sorted(set(groups))
-        chosen = np.array([np.ones(len(groups), bool), *(groups == name for name in names)])
+        groups = subgroups.named(_groups(one, column))
+        kinds = subgroups.ordered(groups)
+        chosen = np.array([np.ones(len(groups), bool), *(groups == kind for kind in kinds)])
         total, *parts = (tuple(pair) for pair in pooled([one, other], chosen.astype(int), "dice").tolist())
         said = subgroups.turned_round(
-            total, dict(zip(names, parts, strict=True)), score="Dice", models=(one.model, other.model)
+            total, dict(zip(kinds, parts, strict=True)), score="Dice", models=names or (one.model, other.model)
         )
-        found += [f"by {column}: {said}"] if said else []
+        found.append(f"by {column}: {said or 'no subgroup turns the order of the two by pooled Dice round'}")
     return found
 
 

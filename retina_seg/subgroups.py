@@ -18,9 +18,17 @@ NOT_GIVEN = "not given"
 """What a subgroup without a name is called."""
 
 
-def columns_of(row: Row) -> dict[str, str]:
-    """What the manifest says of a photograph that scores can be split by: its set, its eye, its labels."""
-    return {"set": row.dataset, "eye": eye_of(row), **row.labels}
+def columns_of(row: Row, known: Mapping[str, Row] | None = None) -> dict[str, str]:
+    """What the manifest says of a photograph that scores can be split by: its set, its eye, its labels.
+
+    Where other sets hold the same photograph, as IDRiD's grades do of its lesions, what they say of it too; `known` are
+    their rows by key.
+    """
+    own = {"set": row.dataset, "eye": eye_of(row), **row.labels}
+    for other in [known[key] for key in row.same_photograph if known and key in known]:
+        more = {"eye": eye_of(other), **other.labels}
+        own |= {name: text for name, text in more.items() if not own.get(name)}
+    return own
 
 
 def eye_of(row: Row) -> str:
@@ -57,17 +65,19 @@ def by_subgroup(values: npt.ArrayLike, groups: Sequence[str]) -> list[Subgroup]:
     groups : subgroup of each example, (N,); "" where it is not given.
     """
     scored = np.asarray(values, dtype=np.float64)
-    names = _named(groups)
+    names = named(groups)
     _same_length(scored, names, "values, groups")
-    parts = [(name, scored[names == name]) for name in _ordered(names)]
+    parts = [(name, scored[names == name]) for name in ordered(names)]
     return [Subgroup(name, int(np.count_nonzero(~np.isnan(part))), mean(part)) for name, part in parts]
 
 
-def _named(groups: Sequence[str]) -> Array:
+def named(groups: Sequence[str]) -> Array:
+    """The groups of the examples (N,), those without a name called NOT_GIVEN."""
     return np.array([group or NOT_GIVEN for group in groups], dtype=object)
 
 
-def _ordered(names: Array) -> list[str]:
+def ordered(names: Array) -> list[str]:
+    """Each group once, "2" before "10" and NOT_GIVEN last."""
     return sorted(set(names), key=lambda name: (name == NOT_GIVEN, natural_key(name)))
 
 
@@ -147,12 +157,12 @@ def simpson_of(
     correct_a, correct_b : whether each answer is right, bool (N_A,) and (N_B,).
     groups_a, groups_b : subgroup of each example, (N_A,) and (N_B,); "" where it is not given.
     """
-    pairs = [(np.asarray(correct_a), _named(groups_a)), (np.asarray(correct_b), _named(groups_b))]
+    pairs = [(np.asarray(correct_a), named(groups_a)), (np.asarray(correct_b), named(groups_b))]
     for correct, groups in pairs:
         if correct.dtype.kind != "b" and correct.size:
             raise TypeError(f"correct is {correct.dtype}; expected bool, whether each answer is right")
         _same_length(correct, groups, "correct, groups")
-    names = _ordered(np.concatenate([groups for _, groups in pairs]))
+    names = ordered(np.concatenate([groups for _, groups in pairs]))
     counts = [
         [int(np.count_nonzero(marks & (groups == name))) for name in names]
         for correct, groups in pairs

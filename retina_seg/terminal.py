@@ -75,26 +75,15 @@ def report(scored: "Report") -> None:
         note(warning)
 
 
-def comparison(one: "Report", other: "Report") -> None:
+def comparison(one: "Report", other: "Report", names: tuple[str, str]) -> None:
     """By how much the first of two reports on the same images is above the other, image means and pooled."""
-    from retina_seg.markdown import interval, number
-    from retina_seg.scores import TITLES, compare
+    from retina_seg.scores import DIFFERENCE_COLUMNS, difference_rows
 
-    rows = []
-    for name in ("dice", "auc", "ap", "mcc", "cldice"):
-        found = compare(one, other, name)
-        means, pooled = found["per_image_mean"], found["pooled"]
-        rows.append(
-            (
-                TITLES[name],
-                number(means["difference"]),
-                interval(means["ci95"]),
-                number(means["p_value"]),
-                *((number(pooled["difference"]), interval(pooled["ci95"])) if pooled else ("", "")),
-            )
-        )
-    columns = ("", "image mean", "95 % interval", "p", "pooled", "95 % interval")
-    table(columns, rows, title=f"{one.model} less {other.model}, subjects resampled in pairs")
+    title = f"{names[0]} less {names[1]}, subjects resampled in pairs"
+    table(DIFFERENCE_COLUMNS, difference_rows(one, other), title=title)
+    for name, scored in zip(names, (one, other), strict=True):
+        if scored.leaked_images:
+            note(f"{name} has seen {len(scored.leaked_images)} of these images: the difference is no result")
 
 
 def labels(*given: "tuple[str, Report | ClassReport]") -> tuple[str, str]:
@@ -116,7 +105,7 @@ def resumable() -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        raise Interrupted(f"{stop}; go on with: {join(['retina-seg', *sys.argv[1:]])}") from None
+        raise Interrupted(stop.what, join(["retina-seg", *sys.argv[1:]])) from None
 
 
 @contextmanager

@@ -169,11 +169,23 @@ def test_evaluate_compares_two_models(run, tiny_run, drawn_drive, tmp_path):
         "evaluate", folder, "--protocol", "drive", "--against", "vessels-small", "--by", "set", "--no-flips", *root
     )
     assert code == 0, output
+    assert "by set: no subgroup turns the order" in output
+    for arguments, words in (
+        (["--by", "grade"], "--by 'grade': the manifest has set, eye"),
+        (["--against", "nonesuch"], "no model"),
+        (["--against", "disc"], "nothing that drive scores is found by both"),
+    ):
+        code, refused = run("evaluate", folder, "--protocol", "drive", *arguments, *root)
+        assert code == 2
+        assert "\n" not in refused.strip()  # found before anything is scored
+        assert words in refused
     assert "tiny less vessels-small, subjects resampled in pairs" in output
     table = output.partition("resampled in pairs")[2]
     assert "Dice" in table
     assert "-0." in table  # a few steps of training are not enough
     assert "total misleads" not in output
+    _, alike = run("evaluate", folder, "--protocol", "drive", "--against", tiny_run, "--no-flips", *root)
+    assert f"{folder} less {tiny_run}"[:60] in alike.replace("\n", "")
 
 
 def test_benchmark_and_results(run, tiny_config, drawn_drive, tmp_path, monkeypatch):

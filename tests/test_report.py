@@ -150,6 +150,8 @@ def test_the_command_draws_the_votes_at_a_pixel(drawn, tmp_path):
     command = ["explain", "vessels-csc", str(tmp_path / "eye.png"), "--out", str(tmp_path / "explained"), "--pixel"]
     outside = CliRunner().invoke(app, [*command, "500", "3"])
     assert "pixel 500, 3 is not read: the photograph is 112 x 120" in str(outside.exception)
+    corner = CliRunner().invoke(app, [*command, "8", "12"])
+    assert "pixel 8, 12" in str(corner.exception)  # within the box around the field of view, but outside it
     assert not (tmp_path / "explained").exists()
     assert CliRunner().invoke(app, [*command, "50", "60"]).exit_code == 0
     names = {path.stem for path in (tmp_path / "explained").glob("*.png")}

@@ -138,6 +138,15 @@ def test_the_side_of_an_eye_is_told_by_the_manifest_or_by_where_the_disc_lies() 
     assert subgroups.eye_of(replace(row, labels={})) == ""
 
 
+def test_what_another_set_says_of_the_same_photograph_is_known_too() -> None:
+    known = {row.key: row for name in ("idrid_seg", "idrid_grade") for row in datasets.rows(name)}
+    row = next(row for row in datasets.rows("idrid_seg") if row.id == "IDRiD_01")
+    said, graded = subgroups.columns_of(row, known), known["idrid_grade:train/IDRiD_102"]
+    assert said["set"] == "idrid_seg"
+    assert (said["dr_grade"], said["eye"]) == (graded.labels["dr_grade"], subgroups.eye_of(graded))
+    assert "dr_grade" not in subgroups.columns_of(row)
+
+
 # --- inputs
 
 
