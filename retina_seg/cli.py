@@ -268,9 +268,12 @@ def evaluate(
             terminal.note(str(error))
         else:
             terminal.files([kept] if kept else [])
-    for target, other in (score(against, None) if against is not None else {}).items():
-        if target in reports and against is not None:
-            report, names = reports[target], terminal.labels((model, reports[target]), (against, other))
+    if against is None:
+        return
+    for target, other in score(against, None).items():
+        if target in reports:
+            report = reports[target]
+            names = terminal.labels((model, against), (report.model, other.model))
             show(other)
             terminal.comparison(report, other, names)
             for line in scoring.reversals(report, other, by or (), names=names):

@@ -17,7 +17,6 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from retina_seg.batch import Outcome
-    from retina_seg.classify.evaluation import ClassReport
     from retina_seg.datasets import Summary
     from retina_seg.records import Record
     from retina_seg.scores import Report
@@ -86,10 +85,9 @@ def comparison(one: "Report", other: "Report", names: tuple[str, str]) -> None:
             note(f"{name} has seen {len(scored.leaked_images)} of these images: the difference is no result")
 
 
-def labels(*given: "tuple[str, Report | ClassReport]") -> tuple[str, str]:
-    """What two reports are called: their models or, where these are alike, what the user wrote."""
-    (one, first), (other, second) = given
-    return (first.model, second.model) if first.model != second.model else (one, other)
+def labels(given: tuple[str, str], models: tuple[str, str]) -> tuple[str, str]:
+    """What two reports are called: their models or, where these are alike, what the user gave."""
+    return models if models[0] != models[1] else given
 
 
 def note(text: str) -> None:

@@ -146,7 +146,8 @@ def evaluate(
         with terminal.working("answering"):
             other = evaluation.evaluate(against, data_root, split=split, columns=by or (), device=device)
         show(other)
-        for line in evaluation.reversals(scored, other, names=terminal.labels((model, scored), (against, other))):
+        names = terminal.labels((model, against), (scored.model, other.model))
+        for line in evaluation.reversals(scored, other, names=names):
             terminal.note(line)
     if json is not None:
         io.write_text(json, scored.to_json())
