@@ -207,7 +207,8 @@ def evaluate(
     ] = None,
     save_predictions: Annotated[Path | None, typer.Option(help="Folder for masks and probabilities.")] = None,
     by: Annotated[
-        list[str] | None, typer.Option(help="Column of the manifest that splits the scores; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Column of the manifest that splits the scores, or quality; may be repeated."),
     ] = None,
     against: Annotated[
         str | None,
@@ -248,7 +249,7 @@ def evaluate(
     def show(report: "Report") -> None:
         terminal.report(report)
         for column in by or ():
-            groups = scoring.by_column(report, column)
+            groups = scoring.by_column(report, column, data_root)
             rows = ((one.name, one.count, f"{one.mean:.4f}") for one in groups)
             terminal.table((column, "photographs", "mean Dice"), rows)
 
@@ -276,7 +277,7 @@ def evaluate(
             names = terminal.labels((model, against), (report.model, other.model))
             show(other)
             terminal.comparison(report, other, names)
-            for line in scoring.reversals(report, other, by or (), names=names):
+            for line in scoring.reversals(report, other, by or (), data_root, names=names):
                 terminal.note(line)
 
 

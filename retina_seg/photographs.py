@@ -10,12 +10,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import datasets, phantom, preprocess
+from retina_seg import datasets, phantom, preprocess, quality
 from retina_seg.errors import UserError
 from retina_seg.fov import find_fov
 from retina_seg.manifest import Row
 from retina_seg.patches import TrainingImage
 from retina_seg.preprocess import Prepared, Preprocess
+
+QUALITY = "quality"
+"""What scores can be split by though no manifest says it: `quality_of`."""
+
+
+def quality_of(row: Row, data_root: str | Path) -> str:
+    """Whether anything speaks against a photograph (`quality.of_photograph`): "in doubt", else "clear"."""
+    image = datasets.load(row, data_root).image
+    return "in doubt" if quality.of_photograph(image, find_fov(image)) else "clear"
 
 
 @dataclass(frozen=True)

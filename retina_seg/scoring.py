@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import datasets, io, postprocess, protocols, subgroups, zoo
+from retina_seg import datasets, io, photographs, postprocess, protocols, subgroups, zoo
 from retina_seg.checkpoint import Card
 from retina_seg.datasets import Sample
 from retina_seg.errors import UserError
@@ -84,20 +84,30 @@ def cleaned(model: Candidate) -> Candidate:
     return replace(model, predict=predict, postprocessing=postprocess.describe())
 
 
-def by_column(report: Report, column: str) -> list[Subgroup]:
-    """The image means of Dice of a report, split by a column of the manifests.
+def by_column(report: Report, column: str, data_root: str | Path) -> list[Subgroup]:
+    """The image means of Dice of a report, split by a column of the manifests or by `photographs.QUALITY`.
 
     Raises UserError for a column that the scored photographs do not have, naming those they have.
     """
-    return subgroups.by_subgroup([one["dice"] for one in report.per_image], _groups(report, column))
+    return subgroups.by_subgroup([one["dice"] for one in report.per_image], _groups(report, column, data_root))
 
 
-def _groups(report: Report, column: str) -> list[str]:
-    """What a column of the manifests says of each scored photograph."""
+def _groups(report: Report, column: str, data_root: str | Path) -> list[str]:
+    """What a column of the manifests, or their quality, says of each scored photograph."""
     known = {row.key: row for name in datasets.DATASETS for row in datasets.rows(name)}
-    said = [subgroups.columns_of(known[f"{one['dataset']}:{one['id']}"], known) for one in report.per_image]
+    rows = [known[f"{one['dataset']}:{one['id']}"] for one in report.per_image]
+    if column == photographs.QUALITY:
+        return [_quality(row.dataset, row.id, str(data_root)) for row in rows]
+    said = [subgroups.columns_of(row, known) for row in rows]
     _check_columns([column], said)
     return [one.get(column, "") for one in said]
+
+
+@cache
+def _quality(dataset: str, name: str, data_root: str) -> str:
+    """Looked at once, though two models and their comparison ask."""
+    (row,) = (row for row in datasets.rows(dataset) if row.id == name)
+    return photographs.quality_of(row, data_root)
 
 
 def check_columns(protocol: str, columns: Sequence[str]) -> None:
@@ -119,11 +129,19 @@ def check_comparable(one: str | Path, other: str | Path, protocol: str) -> None:
 def _check_columns(columns: Sequence[str], said: Sequence[Mapping[str, str]]) -> None:
     known = dict.fromkeys(name for one in said for name in one)
     for column in columns:
-        if column not in known:
-            raise UserError(f"--by {column!r}: the manifest has {', '.join(known)} of these photographs")
+        if column not in {*known, photographs.QUALITY}:
+            choice = ", ".join(known)
+            raise UserError(f"--by {column!r}: the manifest has {choice} of these photographs; quality is looked at")
 
 
-def reversals(one: Report, other: Report, columns: Sequence[str], *, names: tuple[str, str] | None = None) -> list[str]:
+def reversals(
+    one: Report,
+    other: Report,
+    columns: Sequence[str],
+    data_root: str | Path,
+    *,
+    names: tuple[str, str] | None = None,
+) -> list[str]:
     """Where the order of two models by pooled Dice is reversed in every subgroup of a column, or that it is not.
 
     Parameters
@@ -138,7 +156,7 @@ def reversals(one: Report, other: Report, columns: Sequence[str], *, names: tupl
     paired(one, other)
     found = []
     for column in columns:
-        groups = subgroups.named(_groups(one, column))
+        groups = subgroups.named(_groups(one, column, data_root))
         kinds = subgroups.ordered(groups)
         chosen = np.array([np.ones(len(groups), bool), *(groups == kind for kind in kinds)])
         total, *parts = (tuple(pair) for pair in pooled([one, other], chosen.astype(int), "dice").tolist())

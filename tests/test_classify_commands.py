@@ -50,6 +50,10 @@ def test_a_patch_classifier_is_trained_scored_and_paints(patch_run, drawn_drive,
     )
     assert "accuracy" in text
     assert "balanced" in text
+    assert "photograph" in text  # the column of the task
+    by_quality = _run("evaluate", patch_run, "--data-root", drawn_drive, "--by", "quality")
+    assert "quality" in by_quality
+    assert any(word in by_quality for word in ("in doubt", "clear"))
     scored = json.loads((tmp_path / "r.json").read_text())["heads"]["pixel"]["scores"]
     assert scored["macro_auc"] > 0.8
     assert len(list((tmp_path / "p").glob("*.png"))) == 3

@@ -165,10 +165,11 @@ def test_evaluate_says_what_was_done_to_the_mask(run, tiny_run, drawn_drive, tmp
 def test_evaluate_compares_two_models(run, tiny_run, drawn_drive, tmp_path):
     folder = shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("reports"))
     root = ["--data-root", drawn_drive, "--device", "cpu"]
-    code, output = run(
-        "evaluate", folder, "--protocol", "drive", "--against", "vessels-small", "--by", "set", "--no-flips", *root
-    )
+    options = ["--against", "vessels-small", "--by", "set", "--by", "quality", "--no-flips"]
+    code, output = run("evaluate", folder, "--protocol", "drive", *options, *root)
     assert code == 0, output
+    assert "by quality: no subgroup turns the order" in output
+    assert any(word in output for word in ("in doubt", "clear"))
     assert "by set: no subgroup turns the order" in output
     for arguments, words in (
         (["--by", "grade"], "--by 'grade': the manifest has set, eye"),

@@ -135,7 +135,7 @@ def evaluate(
 
     with terminal.working("answering"):
         scored = evaluation.evaluate(model, data_root, split=split, columns=by or (), device=device)
-    show(scored)
+    show(scored, asked=bool(by))
     try:
         kept = evaluation.keep(scored, model)
     except OSError as error:  # somebody else's run: the scores stand all the same
@@ -145,7 +145,7 @@ def evaluate(
     if against is not None:
         with terminal.working("answering"):
             other = evaluation.evaluate(against, data_root, split=split, columns=by or (), device=device)
-        show(other)
+        show(other, asked=bool(by))
         names = terminal.labels((model, against), (scored.model, other.model))
         for line in evaluation.reversals(scored, other, names=names):
             terminal.note(line)
@@ -158,8 +158,8 @@ def evaluate(
         terminal.files(drawing.draw_report(scored, out))
 
 
-def show(scored: "ClassReport") -> None:
-    """The tables of a report and what must be said beside them."""
+def show(scored: "ClassReport", *, asked: bool) -> None:
+    """The tables of a report and what must be said beside them; `asked`: subgroups were asked for, be there but one."""
     for name, head in scored.heads.items():
         title = f"{scored.model}, {name} ({scored.split}, {scored.n_examples} examples of {scored.n_subjects} subjects)"
         shown = [head, *([scored.clean[name]] if name in scored.clean else [])]
@@ -174,7 +174,7 @@ def show(scored: "ClassReport") -> None:
             terminal.table(("truth", *(f"answered {one}" for one in head.classes)), answers)
         for column, groups in head.subgroups.items():
             shares = [(group, int(count), f"{share:.4f}") for group, (count, share) in groups.items()]
-            if len(shares) > 1:
+            if len(shares) > 1 or asked:
                 terminal.table((column, "examples", "right"), shares)
     if len(scored.heads) > 1:
         text = f"all answers right: {scored.joint:.4f} ({markdown.interval(scored.joint_ci95)})"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retina_seg import io, subgroups
+from retina_seg import datasets, io, photographs, subgroups
 from retina_seg.classify import examples, inference, measures, tasks, training
 from retina_seg.classify.config import ClassifyConfig
 from retina_seg.classify.inference import Classifier
@@ -93,7 +93,8 @@ def evaluate(
 
     Parameters
     ----------
-    columns : of the task, by which scores are split too; all of them where none is named.
+    columns : of the task, by which scores are split too; all of them where none is named. Of photographs also
+        `photographs.QUALITY`, which is looked at where it is named.
     leave_out : images whose examples are not scored, by their keys or those of others of the same eye.
 
     Raises
@@ -112,6 +113,8 @@ def evaluate(
         part = part.take(np.array([i for i, key in enumerate(part.keys) if key not in out], np.int64))
         if not len(part):
             raise UserError(f"all {len(out)} {split} examples of {card.task} are left out: nothing is left to score")
+    if photographs.QUALITY in columns and tasks.find(card.task).retinal:
+        part = replace(part, columns={**part.columns, photographs.QUALITY: tuple(_qualities(part, data_root))})
     if unknown := set(columns) - set(part.columns):
         known = ", ".join(part.columns) or "none"
         raise UserError(f"{card.task} has no column {', '.join(sorted(unknown))}: it has {known}")
@@ -135,6 +138,14 @@ def evaluate(
         card, part, answered, split=split, columns=columns or tuple(part.columns), leaked=leaked, warnings=warnings
     )
     return replace(made, provenance={**made.provenance, "left_out": whole - len(part)})
+
+
+def _qualities(part: examples.Labelled, data_root: str | Path) -> list[str]:
+    """`photographs.quality_of` the photograph that each example shows."""
+    keys = [key.partition("@")[0] for key in part.keys]
+    known = {row.key: row for name in datasets.DATASETS for row in datasets.rows(name)}
+    told = {key: photographs.quality_of(known[key], data_root) for key in dict.fromkeys(keys)}
+    return [told[key] for key in keys]
 
 
 def part_of(card: inference.ClassifierCard, data_root: str | Path, split: str) -> examples.Labelled:
