@@ -3,13 +3,12 @@
 The tables are made by results.py; the training itself is in train.py.
 """
 
-import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from retina_seg import checkpoint, ensemble, io, postprocess, protocols, records, scoring, train, zoo
+from retina_seg import checkpoint, ensemble, io, loop, postprocess, protocols, records, scoring, train, zoo
 from retina_seg.checkpoint import Card
 from retina_seg.config import Config, load_config
 from retina_seg.errors import Interrupted, UserError
@@ -247,7 +246,7 @@ def run(
     Interrupted
         After Ctrl-C: what is finished stays, the training that was under way is saved.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if loop.several_processes():
         raise UserError(
             "a benchmark runs in one process: leave out `accelerate launch`, and give each GPU other --seeds"
         )

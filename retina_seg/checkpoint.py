@@ -118,6 +118,12 @@ def debts(owed: Sequence[BaseCard]) -> list[dict[str, str]]:
     return [{"name": other.name, "weights_sha256": other.weights_sha256} for other in owed]
 
 
+def check_free(out: Path) -> None:
+    """UserError where a folder already holds a run, finished or not."""
+    if any((out / name).exists() for name in (CARD, STATE, CONFIG)):
+        raise UserError(f"{out} already holds a run: choose another --out")
+
+
 def save_model(net: nn.Module, card: AnyCard, weights_path: Path, card_path: Path) -> AnyCard:
     """Write weights and card, weights first; returns the card with the hash of the weights."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}

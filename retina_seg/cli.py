@@ -248,12 +248,11 @@ def evaluate(
 
     def show(report: "Report") -> None:
         terminal.report(report)
-        for column in by or ():
-            groups = scoring.by_column(report, column, data_root)
-            rows = ((one.name, one.count, f"{one.mean:.4f}") for one in groups)
+        for column, groups in columns.items():
+            rows = ((one.name, one.count, f"{one.mean:.4f}") for one in scoring.by_subgroup(report, groups))
             terminal.table((column, "photographs", "mean Dice"), rows)
 
-    scoring.check_columns(protocol, by or ())
+    columns = scoring.groups_of(protocol, by or (), data_root)
     if against is not None:
         scoring.check_comparable(model, against, protocol)
     reports = score(model, save_predictions)
@@ -277,7 +276,7 @@ def evaluate(
             names = terminal.labels((model, against), (report.model, other.model))
             show(other)
             terminal.comparison(report, other, names)
-            for line in scoring.reversals(report, other, by or (), data_root, names=names):
+            for line in scoring.reversals(report, other, columns, names=names):
                 terminal.note(line)
 
 

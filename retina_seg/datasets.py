@@ -114,6 +114,11 @@ def rows(dataset: str) -> list[Row]:
     return list(_packaged_rows(manifest.folder() / f"{dataset}.csv"))
 
 
+def by_key() -> dict[str, Row]:
+    """The rows of all packaged manifests by their keys, as "drive:21"."""
+    return {row.key: row for dataset in DATASETS for row in rows(dataset)}
+
+
 def folder_rows(folder: str | Path, *, recursive: bool = False) -> list[Row]:
     """Rows for the images of any folder: no targets, no splits, each image a subject of its own.
 

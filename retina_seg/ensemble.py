@@ -37,8 +37,7 @@ def join(runs: Sequence[str | Path], out: Path, data_root: str | Path, *, device
     device = choose_device(device)
     if len(runs) < 2:
         raise UserError(f"an ensemble needs two models or more, got {len(runs)}")
-    if any((out / name).exists() for name in (checkpoint.CARD, checkpoint.STATE, checkpoint.CONFIG)):
-        raise UserError(f"{out} already holds a run: choose another --out")
+    checkpoint.check_free(out)
     loaded = [zoo.load(run) for run in runs]
     cards = [card for _, card in loaded]
     first = cards[0]
@@ -57,7 +56,7 @@ def join(runs: Sequence[str | Path], out: Path, data_root: str | Path, *, device
         raise UserError(f"the card of {runs[0]} does not say which images it has seen")
     net = Ensemble([net for net, _ in loaded]).to(device).eval()
     keys = first.training["threshold_images"]
-    rows = {row.key: row for dataset in datasets.DATASETS for row in datasets.rows(dataset)}
+    rows = datasets.by_key()
     if unknown := set(keys) - set(rows):
         raise UserError(f"the threshold images {', '.join(sorted(unknown)[:5])} are in no packaged manifest")
     settings = Preprocess(**first.preprocess)

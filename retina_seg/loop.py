@@ -432,6 +432,11 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def several_processes() -> bool:
+    """Whether `accelerate launch` runs this in several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Exponential moving average with a short memory at first: min(decay, (1 + n) / (10 + n))."""
 

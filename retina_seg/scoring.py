@@ -3,6 +3,7 @@
 No formulas and no tables.
 """
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -84,36 +85,48 @@ def cleaned(model: Candidate) -> Candidate:
     return replace(model, predict=predict, postprocessing=postprocess.describe())
 
 
-def by_column(report: Report, column: str, data_root: str | Path) -> list[Subgroup]:
-    """The image means of Dice of a report, split by a column of the manifests or by `photographs.QUALITY`.
+def timed(model: Candidate) -> tuple[Candidate, list[float]]:
+    """The same model, and a list that gets the seconds of every prediction it makes."""
+    seconds: list[float] = []
 
-    Raises UserError for a column that the scored photographs do not have, naming those they have.
+    def predict(sample: Sample) -> PredictionLike:
+        started = time.perf_counter()
+        found = model.predict(sample)
+        seconds.append(time.perf_counter() - started)
+        return found
+
+    return replace(model, predict=predict), seconds
+
+
+Groups = Mapping[str, str]
+"""Key of a photograph, as "drive:21" -> its subgroup, "" where it is not given."""
+
+
+def groups_of(protocol: str, columns: Sequence[str], data_root: str | Path) -> dict[str, Groups]:
+    """Subgroups of the photographs that a protocol scores, by columns of the manifests or `photographs.QUALITY`.
+
+    Raises UserError for a column that these photographs do not have, naming those they have.
     """
-    return subgroups.by_subgroup([one["dice"] for one in report.per_image], _groups(report, column, data_root))
+    known, rows = datasets.by_key(), [row for _, row in protocols.cases(protocol)]
+    said = {row.key: subgroups.columns_of(row, known) for row in rows}
+    there = dict.fromkeys(name for one in said.values() for name in one)
+    for column in columns:
+        if column not in {*there, photographs.QUALITY}:
+            choice = ", ".join(there)
+            raise UserError(f"--by {column!r}: the manifest has {choice} of these photographs; quality is looked at")
+    if photographs.QUALITY in columns:
+        for row in rows:
+            said[row.key][photographs.QUALITY] = photographs.quality_of(row, data_root)
+    return {column: {key: one.get(column, "") for key, one in said.items()} for column in columns}
 
 
-def _groups(report: Report, column: str, data_root: str | Path) -> list[str]:
-    """What a column of the manifests, or their quality, says of each scored photograph."""
-    known = {row.key: row for name in datasets.DATASETS for row in datasets.rows(name)}
-    rows = [known[f"{one['dataset']}:{one['id']}"] for one in report.per_image]
-    if column == photographs.QUALITY:
-        return [_quality(row.dataset, row.id, str(data_root)) for row in rows]
-    said = [subgroups.columns_of(row, known) for row in rows]
-    _check_columns([column], said)
-    return [one.get(column, "") for one in said]
+def by_subgroup(report: Report, groups: Groups) -> list[Subgroup]:
+    """The image means of Dice of a report, split by one column of `groups_of`."""
+    return subgroups.by_subgroup([one["dice"] for one in report.per_image], _in_order(report, groups))
 
 
-@cache
-def _quality(dataset: str, name: str, data_root: str) -> str:
-    """Looked at once, though two models and their comparison ask."""
-    (row,) = (row for row in datasets.rows(dataset) if row.id == name)
-    return photographs.quality_of(row, data_root)
-
-
-def check_columns(protocol: str, columns: Sequence[str]) -> None:
-    """UserError for a column that the photographs a protocol scores do not have, naming those they have."""
-    known = {row.key: row for name in datasets.DATASETS for row in datasets.rows(name)}
-    _check_columns(columns, [subgroups.columns_of(row, known) for _, row in protocols.cases(protocol)])
+def _in_order(report: Report, groups: Groups) -> list[str]:
+    return [groups[f"{one['dataset']}:{one['id']}"] for one in report.per_image]
 
 
 def check_comparable(one: str | Path, other: str | Path, protocol: str) -> None:
@@ -126,37 +139,25 @@ def check_comparable(one: str | Path, other: str | Path, protocol: str) -> None:
         )
 
 
-def _check_columns(columns: Sequence[str], said: Sequence[Mapping[str, str]]) -> None:
-    known = dict.fromkeys(name for one in said for name in one)
-    for column in columns:
-        if column not in {*known, photographs.QUALITY}:
-            choice = ", ".join(known)
-            raise UserError(f"--by {column!r}: the manifest has {choice} of these photographs; quality is looked at")
-
-
 def reversals(
-    one: Report,
-    other: Report,
-    columns: Sequence[str],
-    data_root: str | Path,
-    *,
-    names: tuple[str, str] | None = None,
+    one: Report, other: Report, columns: Mapping[str, Groups], *, names: tuple[str, str] | None = None
 ) -> list[str]:
     """Where the order of two models by pooled Dice is reversed in every subgroup of a column, or that it is not.
 
     Parameters
     ----------
+    columns : as `groups_of` gives them.
     names : what the two are called, else their models.
 
     Raises
     ------
     UserError
-        As `by_column`, and for reports of different images.
+        For reports of different images.
     """
     paired(one, other)
     found = []
-    for column in columns:
-        groups = subgroups.named(_groups(one, column, data_root))
+    for column, said_of in columns.items():
+        groups = subgroups.named(_in_order(one, said_of))
         kinds = subgroups.ordered(groups)
         chosen = np.array([np.ones(len(groups), bool), *(groups == kind for kind in kinds)])
         total, *parts = (tuple(pair) for pair in pooled([one, other], chosen.astype(int), "dice").tolist())

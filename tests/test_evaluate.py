@@ -388,17 +388,18 @@ def test_subgroups_that_turn_the_order_of_two_models_round_are_named() -> None:
     report = score(protocol="toy-all", n_bootstrap=0)
     assert {row["dataset"] for row in report.per_image} == {"stare", "drive"}
     few, many = counted("few", (90, 1), (20, 0)), counted("many", (90, 0), (100, 280))
-    (said,) = scoring.reversals(few, many, ["set"], "nowhere")
+    by_set = scoring.groups_of("toy-all", ["set"], "nowhere")
+    (said,) = scoring.reversals(few, many, by_set)
     assert said.startswith("by set: few is better than many by Dice of all pixels")
-    assert "one is better than other" in scoring.reversals(few, many, ["set"], "nowhere", names=("one", "other"))[0]
+    assert "one is better than other" in scoring.reversals(few, many, by_set, names=("one", "other"))[0]
     assert "drive (few 0.3333, many 0.4167); stare (few 0.9424, many 0.9474)" in said
-    (none,) = scoring.reversals(few, counted("others", (90, 2), (20, 0)), ["set"], "nowhere")
+    (none,) = scoring.reversals(few, counted("others", (90, 2), (20, 0)), by_set)
     assert none == "by set: no subgroup turns the order of the two by pooled Dice round"
-    assert scoring.reversals(few, many, [], "nowhere") == []
+    assert scoring.reversals(few, many, {}) == []
     with pytest.raises(UserError, match="--by 'colour'"):
-        scoring.reversals(few, many, ["colour"], "nowhere")
+        scoring.groups_of("toy-all", ["colour"], "nowhere")
     with pytest.raises(UserError, match="not scored on the same images"):
-        scoring.reversals(few, score(n_bootstrap=0), ["set"], "nowhere")
+        scoring.reversals(few, score(n_bootstrap=0), by_set)
 
 
 # --- several targets

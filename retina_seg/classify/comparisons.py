@@ -7,7 +7,6 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from retina_seg import checkpoint, evaluate, figures, io, markdown, phantom, rep
 from retina_seg.classify import evaluation, inference, painting, tasks, training
 from retina_seg.classify.inference import Classifier, card_of
 from retina_seg.classify.studies import STUDIES, Arm, Study
-from retina_seg.datasets import Sample
 from retina_seg.errors import UserError
 from retina_seg.inference import Segmenter
 from retina_seg.scores import Report
@@ -140,27 +138,23 @@ def _segmented(arm: Arm, data_root: str | Path, device: str) -> tuple[dict[str, 
     segmenter = Segmenter.from_pretrained(arm.segmenter, device)
     drawing = phantom.draw(_EYE)
     painted = segmenter.predict(drawing.image, drawing.fov).prob[0]
-    times: list[float] = []
-    candidate = scoring.candidate(segmenter)
-
-    def predict(sample: Sample) -> evaluate.PredictionLike:
-        started = time.perf_counter()
-        found = candidate.predict(sample)
-        times.append(time.perf_counter() - started)
-        return found
-
-    scored = evaluate.evaluate(replace(candidate, predict=predict), _PAINTED, data_root)["vessels"]
+    candidate, seconds = scoring.timed(scoring.candidate(segmenter))
+    scored = evaluate.evaluate(candidate, _PAINTED, data_root)["vessels"]
     images = segmenter.card.training["images"]
-    return _as_segmenter(segmenter.card.parameters, float(np.mean(times)), len(images), scored), painted
+    return _as_segmenter(segmenter.card.parameters, float(np.mean(seconds)), len(images), scored), painted
 
 
 def _as_segmenter(parameters: int, seconds: float, images: int, scored: Report) -> dict[str, Any]:
-    names = ("auc", "dice")
+    return _row(parameters, round(seconds, 2), images, scored.target, {one: scored.fov[one] for one in ("auc", "dice")})
+
+
+def _row(parameters: int, seconds: float, examples: int, question: str, scores: Mapping[str, float]) -> dict[str, Any]:
+    """What is recorded of an arm that answers one question and has no log."""
     return {
         "parameters": parameters,
-        "seconds": round(seconds, 2),
-        "examples": images,
-        "scores": {scored.target: {name: round(scored.fov[name], 5) for name in names}},
+        "seconds": seconds,
+        "examples": examples,
+        "scores": {question: {name: round(value, 5) for name, value in scores.items()}},
         "joint": None,
         "left_out": 0,
         "log": [],
@@ -178,15 +172,9 @@ def _svm(arm: Arm, seed: int, fold: int, data_root: str | Path) -> dict[str, Any
     )
     machine = SVC(**(arm.svm or {})).fit(x, np.concatenate([part.labels[:, 0] for part in learnt]))
     right = machine.predict(y) == learning.test.labels[:, 0]
-    return {
-        "parameters": int(machine.support_vectors_.size + machine.dual_coef_.size),
-        "seconds": round(time.perf_counter() - started, 1),
-        "examples": len(x),
-        "scores": {learning.heads[0].name: {"accuracy": round(float(right.mean()), 5)}},
-        "joint": None,
-        "left_out": 0,
-        "log": [],
-    }
+    parameters = int(machine.support_vectors_.size + machine.dual_coef_.size)
+    seconds = round(time.perf_counter() - started, 1)
+    return _row(parameters, seconds, len(x), learning.heads[0].name, {"accuracy": float(right.mean())})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def evaluate(
 def _qualities(part: examples.Labelled, data_root: str | Path) -> list[str]:
     """`photographs.quality_of` the photograph that each example shows."""
     keys = [key.partition("@")[0] for key in part.keys]
-    known = {row.key: row for name in datasets.DATASETS for row in datasets.rows(name)}
+    known = datasets.by_key()
     told = {key: photographs.quality_of(known[key], data_root) for key in dict.fromkeys(keys)}
     return [told[key] for key in keys]
 

@@ -3,7 +3,6 @@
 No training: body and heads stay as they are; only the temperatures are chosen anew.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -51,7 +50,7 @@ def fit_folds(
         For a config of another kind, a task without folds, folds trained by another config, and what `training.fit`
         and `join` raise.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if loop.several_processes():
         raise UserError("folds are trained in one process: leave out `accelerate launch`")
     spec = tasks.find(config.data.task)
     if spec.folds < 2 or not spec.watched_folds:
@@ -62,7 +61,7 @@ def fit_folds(
         raise UserError("model.arguments.readers: the folds make the readers; leave it out")
     if config.model.name != _MODEL or not config.training.frozen:
         raise UserError(f"the folds of a {_MODEL} with training.frozen are joined, not of {config.model.name}")
-    _check_free(out)
+    checkpoint.check_free(out)
     runs = {}
     for fold in range(1, spec.folds + 1):
         data, run = config.data.model_copy(update={"fold": fold}), out / f"fold{fold}"
@@ -87,13 +86,10 @@ def fit_folds(
 
 
 def _is_of_today(made: Mapping[str, Any]) -> bool:
-    """Whether the models that a training owes its body to still have the weights they had then."""
-    for owed in made.get("learnt_from", ()):
-        start = made["config"]["training"]["start"]
-        card = inference.card_of(start) if inference.is_classifier(start) else zoo.card(start)
-        if card.weights_sha256 != owed["weights_sha256"]:
-            return False
-    return True
+    """Whether the model that a training owes its body to still has the weights it had then."""
+    start = made["config"]["training"]["start"]
+    card = inference.card_of(start) if inference.is_classifier(start) else zoo.card(start)
+    return made.get("learnt_from") == checkpoint.debts([card])
 
 
 def join(
@@ -126,7 +122,7 @@ def join(
     device = choose_device(device)
     if len(runs) < 2:
         raise UserError(f"a joined classifier needs two runs or more, got {len(runs)}")
-    _check_free(out)
+    checkpoint.check_free(out)
     members = [Classifier.from_pretrained(run, device) for run in runs]
     first = members[0]
     _check(runs, members)
@@ -160,11 +156,6 @@ def join(
     card = card.model_copy(update={"parameters": count_parameters(net)})
     io.make_folder(out)
     return checkpoint.save_model(net.eval(), card, out / checkpoint.WEIGHTS, out / checkpoint.CARD)
-
-
-def _check_free(out: Path) -> None:
-    if any((out / name).exists() for name in (checkpoint.CARD, checkpoint.STATE, checkpoint.CONFIG)):
-        raise UserError(f"{out} already holds a run: choose another --out")
 
 
 def _check(runs: Sequence[str | Path], members: Sequence[Classifier]) -> None:

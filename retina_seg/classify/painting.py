@@ -1,13 +1,12 @@
 """A patch classifier as a segmenter: it answers for every pixel by itself. Scored as every segmenter is."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import datasets, evaluate, io, metrics, preprocess
+from retina_seg import datasets, evaluate, io, metrics, preprocess, scoring
 from retina_seg.classify import fundus
 from retina_seg.classify.inference import Classifier, seen_by
 from retina_seg.datasets import Sample
@@ -58,14 +57,11 @@ def score(
     probability of every photograph.
     """
     classifier = Classifier.from_pretrained(model, device)
-    seconds: list[float] = []
 
     def predict(sample: Sample) -> Remembered:
         if sample.fov is None:
             raise UserError(f"{sample.id} has no field of view")
-        started = time.perf_counter()
         prob = paint(classifier, sample.image, sample.fov)
-        seconds.append(time.perf_counter() - started)
         return Remembered(prob[None], sample.fov, ("vessels",))
 
     def save(row: Row, _sample: Sample, prediction: evaluate.PredictionLike) -> None:
@@ -87,6 +83,7 @@ def score(
         weights_sha256=classifier.card.weights_sha256,
         provenance={"device": classifier.device, "parameters": classifier.card.parameters},
     )
+    candidate, seconds = scoring.timed(candidate)
     found = evaluate.evaluate(candidate, protocol, data_root, progress=progress, on_prediction=save)
     return found["vessels"], float(np.mean(seconds))
 

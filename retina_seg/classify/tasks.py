@@ -287,7 +287,7 @@ def seen(name: str, part: Labelled, images: Iterable[str]) -> list[str]:
     if not find(name).retinal:
         known_images = frozenset(images)
         return [key for key in part.keys if key in known_images]
-    known = {row.key: row for dataset in datasets.DATASETS for row in datasets.rows(dataset)}
+    known = datasets.by_key()
     shown = {key: known[key.partition("@")[0]] for key in part.keys}
     rows = {row.key: row for row in shown.values()}
     bad = set(protocols.leaks(rows.values(), [key.partition("@")[0] for key in images]))
