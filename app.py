@@ -664,6 +664,9 @@ def grade_page(session: Session, choices: Choices, look: Look) -> None:
         exciting(session, name)
     with st.expander("How good it was on test photographs"):
         measured(name)
+    if curves := graders.learning(name):
+        with st.expander("How it learnt"):
+            st.image(curves)
     with st.expander("What this classifier cannot do"):
         for text in (*card.limits, *(f"{data}: {terms}" for data, terms in card.terms.items())):
             st.markdown(f"- {plain(text)}")

@@ -102,7 +102,7 @@ class Schedule(_Strict):
     warmup_steps: int = Field(100, ge=0)
     ema: float = Field(0.998, ge=0, lt=1, description="decay of the averaged weights, 0 for none")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    # YAML reads a bare `no` as false.
+    # YAML reads a bare `no` as false. A CPU without bfloat16 computes in float32 (loop.computed_in).
     precision: Annotated[
         Literal["no", "bf16", "fp16"], BeforeValidator(lambda given: "no" if given is False else given)
     ] = "no"

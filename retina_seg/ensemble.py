@@ -73,7 +73,7 @@ def join(runs: Sequence[str | Path], out: Path, data_root: str | Path, *, device
             },
             "parameters": count_parameters(net),
             "training": {
-                **{name: first.training[name] for name in (*SEEN, "device") if name in first.training},
+                **{name: first.training[name] for name in (*SEEN, "device", "precision") if name in first.training},
                 "members": [{"name": card.name, "weights_sha256": card.weights_sha256} for card in cards],
                 **{name: sum(card.training.get(name, 0) for card in cards) for name in ("steps", "seconds")},
             },

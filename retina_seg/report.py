@@ -71,9 +71,13 @@ def draw_run(run: Path, data_root: str | Path) -> list[Path]:
 
 def draw_log(run: Path) -> list[Path]:
     """Draw curves.png of a finished run of a classifier from its log; returns the path."""
-    figure = curves(checkpoint.read_log(run), "watched examples", scores=("accuracy", "rmse"), ylabel="score")
-    save(figure, run / "curves.png")
+    save(learning(run), run / "curves.png")
     return [run / "curves.png"]
+
+
+def learning(run: Path) -> "Figure":
+    """How loss and watched scores of a run of a classifier went, from its log."""
+    return curves(checkpoint.read_log(run), "watched examples", scores=("accuracy", "rmse"), ylabel="score")
 
 
 def curves(

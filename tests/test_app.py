@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from starlette.formparsers import MultiPartParser
 from streamlit import config
 from streamlit.testing.v1 import AppTest
 
-from retina_seg import Segmenter, phantom, zoo
+from retina_seg import Segmenter, checkpoint, phantom, zoo
 from retina_seg.errors import UserError
 from retina_seg.viewer import engine, graders, launch, numbers, opened
 from retina_seg.viewer.opened import Loaded
@@ -465,18 +466,19 @@ def test_a_dictionary_is_explained(app, eyes, dictionary_run, monkeypatch):
         assert expected in text
 
 
-def test_a_photograph_is_graded_and_the_reader_warned(app, eyes, grader_run, monkeypatch):
-    monkeypatch.setenv(launch.RUNS, str(grader_run))
+def test_a_photograph_is_graded_and_the_reader_warned(app, eyes, grader_run, tmp_path, monkeypatch):
+    run = Path(shutil.copytree(grader_run, tmp_path / "grader"))
+    monkeypatch.setenv(launch.RUNS, str(run))
     page = go(app.run(), "grade")
     assert "Open a photograph on the left first." in words(page)
     assert "must not decide about anybody's care" in words(page)
     assert page.selectbox(key="model").options == zoo.names()  # a classifier finds nothing in photographs
-    page.selectbox(key="classifier").select(str(grader_run)).run()
+    page.selectbox(key="classifier").select(str(run)).run()
     button(go(page, ""), "Drawn eye A").click().run()
     go(page, "grade")
-    page.selectbox(key="classifier").select(str(grader_run)).run()
+    page.selectbox(key="classifier").select(str(run)).run()
     assert not page.error
-    found = graders.grade(str(grader_run), Loaded(eyes[1].image, None, {}))
+    found = graders.grade(str(run), Loaded(eyes[1].image, None, {}))
     assert [metric.label for metric in page.metric] == list(graders.TITLES.values())
     assert all(metric.value in list("01234") for metric in page.metric)
     assert any("There is no report" in caption.value for caption in page.caption)
@@ -492,6 +494,9 @@ def test_a_photograph_is_graded_and_the_reader_warned(app, eyes, grader_run, mon
     button(page, "Find the patches").click().run()
     assert not page.exception
     assert any("10000" in warning.value for warning in page.warning)
+    assert "How it learnt" not in [expander.label for expander in page.expander]
+    (run / checkpoint.LOG).write_text('{"step": 1, "loss": 0.5, "accuracy": 0.5}', encoding="utf-8")
+    assert "How it learnt" in [expander.label for expander in page.run().expander]
 
     def broken(_name):
         raise UserError("is no report of `retina-seg classify evaluate`")

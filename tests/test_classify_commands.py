@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from retina_seg import io, phantom
-from retina_seg.classify import comparisons, evaluation, fundus, inference, painting, studies
+from retina_seg.classify import comparisons, evaluation, fundus, inference, painting, studies, training
 from retina_seg.classify.config import load_config
 from retina_seg.classify.inference import Classifier
 from retina_seg.cli import app
@@ -131,11 +131,11 @@ def test_a_study_is_recorded_goes_on_and_becomes_a_table(tmp_path, monkeypatch):
     trained = []
     original = comparisons._train
 
-    def counted(study, arm, which, data_root, device):
+    def counted(study, arm, which, *others):
         trained.append((arm.name, which[0]))
         if len(trained) == 3:
             raise KeyboardInterrupt
-        return original(study, arm, which, data_root, device)
+        return original(study, arm, which, *others)
 
     monkeypatch.setattr(comparisons, "_train", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -158,6 +158,31 @@ def test_a_study_is_recorded_goes_on_and_becomes_a_table(tmp_path, monkeypatch):
             comparisons.run("flowers", tmp_path, tmp_path)
     path.write_text('{"rows": []}')
     assert "Two networks" not in comparisons.write(tmp_path, tmp_path / "RESULTS.md")[0].read_text()
+
+
+def test_a_frozen_body_looks_once_at_what_several_trainings_learn_from(tmp_path, monkeypatch):
+    short = {"steps": 4, "batch_size": 8, "validate_every": 4, "warmup_steps": 1}
+    digits, given = {"task": "digits", "size": 16}, {"features": [4, 6]}
+    body = studies.Arm("body", digits, "small_cnn", given, short).config(0, 0)
+    training.fit(body, tmp_path / "body", tmp_path, device="cpu")
+    frozen = {**short, "start": str(tmp_path / "body"), "frozen": True}
+    arms = tuple(
+        studies.Arm(f"{share:.0%}", {**digits, "share": share}, "small_cnn", given, frozen) for share in (0.1, 1)
+    )
+    monkeypatch.setattr(comparisons, "STUDIES", {"frozen": lambda: studies.Study("Frozen", "", arms, seeds=2)})
+    asked, new, original = [], [], training.HeadOnly.features
+
+    def counted(net, part, device, looked):
+        asked.extend(part.keys)
+        new.extend(key for key in part.keys if key not in looked)
+        return original(net, part, device, looked)
+
+    monkeypatch.setattr(training.HeadOnly, "features", counted)
+    rows = json.loads(comparisons.run("frozen", tmp_path, tmp_path, device="cpu").read_text())["rows"]
+    assert len(rows) == 4
+    assert len(new) == len(set(asked)) < len(asked)
+    other = studies.Arm("other", digits, "small_cnn", {"features": [4, 5]}, frozen)
+    assert len({comparisons._body(arm) for arm in (*arms, other)}) == 2
 
 
 def test_the_study_of_patches_trains_what_the_configuration_says():

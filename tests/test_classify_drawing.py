@@ -1,5 +1,6 @@
 """Pictures of a classifier show its report and its network."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,25 @@ def test_what_a_classifier_looks_at_is_drawn(model, arguments, expected, tmp_pat
     for one, other in zip(paths, others, strict=True):
         assert len(np.unique(_pixels(one).reshape(-1, 3), axis=0)) > 10
         assert (one.read_bytes() == other.read_bytes()) == (one.name == "filters.png")
+
+
+def test_how_a_run_learnt_is_drawn_from_its_log(tmp_path):
+    paths = []
+    for name, losses in {"one": [1.0, 0.5], "other": [1.0, 0.1]}.items():
+        lines = [json.dumps({"step": step, "loss": loss, "accuracy": 1 - loss}) for step, loss in enumerate(losses)]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.jsonl").write_text("\n".join(lines))
+        paths += drawing.draw_learning(tmp_path / name, tmp_path / name / "drawn")
+    assert [path.name for path in paths] == ["curves.png", "curves.png"]
+    assert (_pixels(paths[0]) != _pixels(paths[1])).any()
+
+
+def test_what_keeps_no_log_has_no_learning_curves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dr-grade").mkdir()  # a folder called as the packaged classifier is not that classifier
+    (tmp_path / "dr-grade" / "log.jsonl").write_text('{"step": 1, "loss": 1.0}')
+    for name in ("dr-grade", tmp_path):
+        assert drawing.draw_learning(name, tmp_path / "out") == []
 
 
 @pytest.mark.parametrize(("outputs", "first", "second"), [("ordinal", [0, 1, 2, 3], [4, 5]), ("softmax", [2], [6])])

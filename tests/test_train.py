@@ -168,13 +168,27 @@ def test_learns_a_drawn_eye(tiny_config, drawn_drive, tmp_path):
     assert entry["dice"] > 0.5
 
 
-def test_bfloat16_runs_on_the_cpu(tiny_config, tiny_run, drawn_drive, tmp_path):
+def test_bfloat16_runs_on_the_cpu(tiny_config, tiny_run, drawn_drive, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_knows_bfloat16", lambda: True)  # those that do not imitate it
     config = load_config(tiny_config, ["training.precision=bf16"])
     train.fit(config, tmp_path / "run", drawn_drive, device="cpu")
     for entry, exact in zip(checkpoint.read_log(tmp_path / "run"), checkpoint.read_log(tiny_run), strict=True):
         assert entry["loss"] == pytest.approx(exact["loss"], rel=0.05)
         assert entry["loss"] != exact["loss"]
     assert all(t.dtype != torch.bfloat16 for t in _weights(tmp_path / "run").values())
+    assert checkpoint.read_card(tmp_path / "run" / checkpoint.CARD).training["precision"] == "bf16"
+
+
+def test_a_cpu_without_bfloat16_computes_in_float32(tiny_config, tiny_run, drawn_drive, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_knows_bfloat16", lambda: False)
+    train.fit(load_config(tiny_config, ["training.precision=bf16"]), tmp_path / "run", drawn_drive, device="cpu")
+    same = _weights(tiny_run)
+    assert all(torch.equal(value, same[name]) for name, value in _weights(tmp_path / "run").items())
+    assert checkpoint.read_card(tmp_path / "run" / checkpoint.CARD).training["precision"] == "no"
+
+
+def test_a_gpu_is_asked_for_what_the_configuration_says():
+    assert [loop.computed_in(name, "cuda") for name in ("no", "bf16", "fp16")] == ["no", "bf16", "fp16"]
 
 
 def test_two_processes_train_together(tiny_config, drawn_drive, tmp_path):
@@ -449,6 +463,7 @@ def test_resuming_another_config_is_refused(tiny_config, tiny_run, drawn_drive):
         ("data.protocols=[drove]", "unknown protocol"),
         ("data.targets=[veins]", "no annotation of veins"),
         ("training.loss=hinge", "unknown loss"),
+        ("training.precision=fp16", "needs a GPU: use bf16 or no"),
         ("training.augment=strong", "unknown augmentation"),
         ("model.arguments.width=3", "no argument width"),
     ],

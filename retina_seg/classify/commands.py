@@ -240,7 +240,7 @@ def explain(
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
 ) -> None:
-    """Draw what a classifier looks at: filters, feature maps, class activation maps.
+    """Draw what a classifier looks at: filters, feature maps, class activation maps; of a run, its learning curves too.
 
     Example: `retina-seg classify explain runs/lenet-5 seven.png --unit 3 --layer body.c3 --out explained`
     """
@@ -248,7 +248,8 @@ def explain(
     from retina_seg.classify.inference import Classifier
 
     classifier = Classifier.from_pretrained(model, device)
-    terminal.files(drawing.draw_explained(classifier, fundus.read_any(image), out))
+    paths = drawing.draw_explained(classifier, fundus.read_any(image), out)
+    terminal.files([*paths, *drawing.draw_learning(model, out)])
     if unit is not None:
         with terminal.working("looking through the test images"):
             path = drawing.draw_activating(classifier, data_root, out, unit, layer)

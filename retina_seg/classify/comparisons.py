@@ -62,6 +62,7 @@ def run(
     wanted = [json.loads(json.dumps(_identity(arm, seed, fold))) for arm, seed, fold in planned]
     rows = [row for row in rows if row["identity"] in wanted]
     shown: dict[str, NDArray[np.float32]] = {}
+    looked: dict[str, training.Looked] = {}
     for done, ((arm, seed, fold), identity) in enumerate(zip(planned, wanted, strict=True)):
         if progress:
             progress(done, len(planned))
@@ -74,7 +75,7 @@ def run(
         elif study.painted:
             found, shown[arm.name] = _painted(arm, (seed, fold), data_root, device)
         else:
-            found = _train(study, arm, (seed, fold), data_root, device)
+            found = _train(study, arm, (seed, fold), data_root, device, looked.setdefault(_body(arm), {}))
         rows.append({"arm": arm.name, "seed": seed, "fold": fold, **found, "identity": identity})
         rows.sort(key=lambda row: wanted.index(row["identity"]))
         io.write_json(path, {"study": name, "rows": rows})
@@ -94,12 +95,23 @@ def _identity(arm: Arm, seed: int, fold: int) -> dict[str, Any]:
     return {"arm": arm.name, "svm": arm.svm, "config": arm.config(seed, fold).model_dump(mode="json")}
 
 
-def _train(study: Study, arm: Arm, which: tuple[int, int], data_root: str | Path, device: str) -> dict[str, Any]:
-    """Train and score an arm with one (seed, fold); examples are counted without those of the model it starts from."""
+def _body(arm: Arm) -> str:
+    """What decides what a frozen body makes of an example: trainings that agree in it look but once."""
+    data = {name: value for name, value in arm.data.items() if name != "share"}
+    return json.dumps([data, arm.model, arm.arguments, arm.preprocess, arm.training.get("start")], sort_keys=True)
+
+
+def _train(
+    study: Study, arm: Arm, which: tuple[int, int], data_root: str | Path, device: str, looked: training.Looked
+) -> dict[str, Any]:
+    """Train and score an arm with one (seed, fold); examples are counted without those of the model it starts from.
+
+    `looked` : what its body, if it is frozen, is known to make of examples; gets what it makes of others.
+    """
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run"
-        training.fit(arm.config(*which), folder, data_root, device=device)
+        training.fit(arm.config(*which), folder, data_root, device=device, looked=looked)
         seconds = time.perf_counter() - started
         images = inference.seen_by(zoo.card(study.without_seen_by)) if study.without_seen_by else ()
         scored = evaluation.evaluate(folder, data_root, device=device, leave_out=images)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import explain, figures, io, report
-from retina_seg.classify import evaluation, measures
+from retina_seg import checkpoint, explain, figures, io, report
+from retina_seg.classify import evaluation, inference, measures
 from retina_seg.classify.evaluation import ClassReport, HeadReport
 from retina_seg.classify.inference import Answer, Classifier
 from retina_seg.classify.outputs import ORDINAL, Head, width
@@ -49,6 +49,18 @@ def _roc(scored: ClassReport, name: str, head: HeadReport) -> dict[str, tuple[An
     # They are rounded in the report.
     found = measures.roc(prob / prob.sum(axis=1, keepdims=True), truth)
     return {one: (curve.fpr, curve.tpr, head.roc[one]) for one, curve in zip(head.classes, found, strict=True)}
+
+
+def draw_learning(name: str | Path, out: Path) -> list[Path]:
+    """Draw the figure of `learning`, if there is one, as PNG; returns its path."""
+    return _written(learning(name), out)
+
+
+def learning(name: str | Path) -> dict[str, Any]:
+    """How a classifier learnt, as figure: curves of loss and watched scores. Only a run folder with a log has any."""
+    if str(name) in inference.names() or not checkpoint.read_log(Path(name)):
+        return {}
+    return {"curves": report.learning(Path(name))}
 
 
 def draw_explained(classifier: Classifier, image: NDArray[np.uint8], out: Path) -> list[Path]:

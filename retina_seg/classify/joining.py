@@ -204,7 +204,7 @@ def _held_out(
 def _training(cards: Sequence[ClassifierCard], name: str) -> dict[str, Any]:
     """What the joined card says of the trainings: what any of them has seen, and who they are."""
     first = cards[0].training
-    kept = ("config", "device", "versions", "learnt_from")
+    kept = ("config", "device", "precision", "versions", "learnt_from")
     joined: dict[str, Any] = {kind: first[kind] for kind in kept if kind in first}
     if "config" in first and name:
         joined["config"] = {**first["config"], "name": name}

@@ -85,6 +85,11 @@ def _measured(name: str, _written: int) -> tuple[str, Mapping[str, bytes]]:
     return text, {title: report.png(figure) for title, figure in drawing.measured(scored).items()}
 
 
+def learning(name: str) -> bytes | None:
+    """The learning curves of a run folder as PNG; None of what keeps no log, as packaged classifiers."""
+    return next((report.png(figure) for figure in drawing.learning(name).values()), None)
+
+
 @lru_cache(maxsize=engine.MODELS)
 def _classifier(name: str) -> Classifier:
     return Classifier.from_pretrained(name)
