@@ -13,6 +13,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from retina_seg import __version__, biomarkers, datasets, io, overlay, scores, scoring, zoo
+from retina_seg.classify.inference import ClassifierCard
 from retina_seg.errors import UserError
 from retina_seg.inference import Prediction
 from retina_seg.viewer import batches, canvas, charts, downloads, engine, graders, launch, numbers, opened, pointer
@@ -647,6 +648,24 @@ def grade_page(session: Session, choices: Choices, look: Look) -> None:
     for text in graded.doubts:
         st.warning(plain(text))
     card = graders.card(name)
+    if graded.answers:
+        answered(graded, card)
+    else:
+        st.info("No grade is given for such a photograph.")
+    with st.expander("What excites a unit"):
+        exciting(session, name)
+    with st.expander("How good it was on test photographs"):
+        measured(name)
+    if curves := graders.learning(name):
+        with st.expander("How it learnt"):
+            st.image(curves)
+    with st.expander("What this classifier cannot do"):
+        for text in (*card.limits, *(f"{data}: {terms}" for data, terms in card.terms.items())):
+            st.markdown(f"- {plain(text)}")
+
+
+def answered(graded: graders.Graded, card: ClassifierCard) -> None:
+    """The answers with their probabilities, and what the classifier looks at."""
     for column, answer in zip(st.columns(len(graded.answers)), graded.answers, strict=True):
         with column:
             meanings = graders.MEANINGS.get(answer.question, {})
@@ -660,16 +679,6 @@ def grade_page(session: Session, choices: Choices, look: Look) -> None:
         with tab:
             st.caption(LOOKED_AT[title.partition("-")[0]])
             st.image(graded.figures[title])
-    with st.expander("What excites a unit"):
-        exciting(session, name)
-    with st.expander("How good it was on test photographs"):
-        measured(name)
-    if curves := graders.learning(name):
-        with st.expander("How it learnt"):
-            st.image(curves)
-    with st.expander("What this classifier cannot do"):
-        for text in (*card.limits, *(f"{data}: {terms}" for data, terms in card.terms.items())):
-            st.markdown(f"- {plain(text)}")
 
 
 def exciting(session: Session, name: str) -> None:

@@ -207,9 +207,12 @@ def load_state(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} has no {STATE}: there is nothing to resume; start with --out {folder}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # its text tells how to read what may not be read
+        raise UserError(f"{path} cannot be read: it is damaged, or no state of a run; start anew") from error
+    if not isinstance(state, dict) or {"config", "learnt_from", "step", "net"} - set(state):
+        raise UserError(f"{path} is no state of a run: start anew")
+    return state
 
 
 class RunLog:
@@ -242,8 +245,11 @@ class RunLog:
 
 
 def read_log(run: Path) -> list[dict[str, float]]:
-    """The lines of a run's log.jsonl, [] where there is none."""
+    """The lines of a run's log.jsonl, [] where there is none; UserError where it is damaged."""
     path = run / LOG
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise UserError(f"{path} is no log of a run ({error}): remove its last line, or the file") from None

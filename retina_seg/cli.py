@@ -194,6 +194,7 @@ def train(
     terminal.files([run / checkpoint.WEIGHTS, run / checkpoint.CARD, *report.draw_run(run, data_root)])
     thresholds = ", ".join(f"{target} {value}" for target, value in card.thresholds.items())
     text = f"{card.parameters:,} parameters; threshold of {thresholds}, {card.threshold_source}"
+    text += terminal.stopped_early(card.training)
     terminal.console.print(text, soft_wrap=True, highlight=False)
 
 

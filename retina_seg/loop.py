@@ -5,6 +5,7 @@ draws nothing; the run folder it fills is described at `fit`.
 """
 
 import contextlib
+import hashlib
 import math
 import os
 import signal
@@ -73,11 +74,13 @@ class Task(Protocol[AnyCard]):
     net : the network before the first step.
     learnt_from : name and weights of the models the training owes something to.
     watched : which score of `validate` early stopping goes by; more is better.
+    examples : what it learns from and watches, in words; other words are other data, with which no run goes on.
     """
 
     net: nn.Module
     watched: str
     learnt_from: Sequence[Mapping[str, str]]
+    examples: str
 
     def prepare(self, say: Callable[[str], None], *, fresh: bool) -> None:
         """Read the data, and with `fresh` what the network learns before its first step; `say` what takes long."""
@@ -127,7 +130,9 @@ def fit(
         raise UserError("track: tensorboard is not installed; install it with: pip install 'retina-seg[track]'")
     precision = computed_in(config.training.precision, choose_device(device))
     state = checkpoint.load_state(run) if resume else None
-    _check_run(run, config, state, task.learnt_from)
+    examples = hashlib.sha256(task.examples.encode()).hexdigest()
+    _check_run(run, config, state, task.learnt_from, examples)
+    _check_folder(run)
     accelerator = Accelerator(
         mixed_precision=precision,
         gradient_accumulation_steps=config.training.accumulate,
@@ -161,7 +166,8 @@ def fit(
         if config.track:
             accelerator.init_trackers("tensorboard")
         with _stop_signal() as trainer.stop_asked:
-            identity = {"config": config.to_yaml(), "learnt_from": [dict(one) for one in task.learnt_from]}
+            learnt_from = [dict(one) for one in task.learnt_from]
+            identity = {"config": config.to_yaml(), "learnt_from": learnt_from, "examples": examples}
             _run(trainer, task, data, log, run, identity, progress)
         accelerator.wait_for_everyone()
         say("looking at the finished network")
@@ -172,6 +178,8 @@ def fit(
             )
         return card
     except (Interrupted, KeyboardInterrupt) as stop:
+        if trainer is None and state is None:
+            raise Interrupted("stopped before the first step") from None
         raise Interrupted(str(stop) or "stopped after the last step", again) from None
     finally:
         lock.release()
@@ -495,7 +503,9 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _check_run(run: Path, config: RunConfig, state: dict[str, Any] | None, owed: Sequence[Mapping[str, str]]) -> None:
+def _check_run(
+    run: Path, config: RunConfig, state: dict[str, Any] | None, owed: Sequence[Mapping[str, str]], examples: str
+) -> None:
     if state is None:
         # A configuration alone is of a training that ended before its first saved state: nothing is lost.
         if any((run / name).exists() for name in (checkpoint.STATE, checkpoint.CARD, checkpoint.WEIGHTS)):
@@ -510,6 +520,15 @@ def _check_run(run: Path, config: RunConfig, state: dict[str, Any] | None, owed:
             f"training.start or data.teachers of {run} have other weights than when it was begun: bring those back, "
             "or start anew"
         )
+    if state.get("examples", examples) != examples:  # states of an earlier version do not say
+        raise UserError(f"{run} was begun with other examples than these: bring those back, or start anew")
+
+
+def _check_folder(run: Path) -> None:
+    """UserError where the run's folder cannot be made or written to, which is said before the data are looked at."""
+    nearest = next(path for path in (run, *run.absolute().parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise UserError(f"{run} cannot be a run folder: {nearest} cannot be written to; choose another --out")
 
 
 def _acquire(lock: FileLock, run: Path) -> None:

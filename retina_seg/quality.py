@@ -161,7 +161,7 @@ def of_photograph(image: NDArray[np.uint8], fov: NDArray[np.bool_], *, fov_diame
     if not (_structured_like_a_fundus(field) and (saturated or _coloured_like_a_fundus(field))):
         text = (
             "This does not look like a fundus photograph: its colours or its sharp outlines are not those of a "
-            "retina. What is marked in it means nothing; choose a photograph of the fundus."
+            "retina. What a model finds in it means nothing; choose a photograph of the fundus."
         )
         return [Doubt("not_fundus", text, withholds=True), *exposure]
     return [*exposure, *_sharpness(field), *_colour(field), *_size(fov, fov_diameter)]
@@ -287,7 +287,7 @@ def _colour(field: _Field) -> list[Doubt]:
         return []
     text = (
         "The photograph has no colours, the model learnt on colour photographs: vessels of a red-free photograph are "
-        "found almost as well, lesions less, those of an angiogram or infrared picture not. Compare mask and picture."
+        "found almost as well, lesions less, those of an angiogram or infrared picture not. Compare result and picture."
     )
     return [Doubt("grey", text, withholds=False)]
 

@@ -77,7 +77,7 @@ def draw_log(run: Path) -> list[Path]:
 
 def learning(run: Path) -> "Figure":
     """How loss and watched scores of a run of a classifier went, from its log."""
-    return curves(checkpoint.read_log(run), "watched examples", scores=("accuracy", "rmse"), ylabel="score")
+    return curves(checkpoint.read_log(run), "validation examples", scores=("accuracy", "rmse"), ylabel="score")
 
 
 def curves(
@@ -100,11 +100,12 @@ def curves(
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = [entry["step"] for entry in log]
-    left.plot(steps, [entry["loss"] for entry in log], color="black")
+    mark = "o" if len(steps) == 1 else ""  # a line of one point is none
+    left.plot(steps, [entry["loss"] for entry in log], color="black", marker=mark)
     left.set(xlabel="step", ylabel="training loss, mean of the interval", yscale="log")
     columns = [key for key in log[0] if key.endswith(scores)] if log else []
     for key in columns:
-        right.plot(steps, [entry[key] for entry in log], label=key)
+        right.plot(steps, [entry[key] for entry in log], label=key, marker=mark)
     right.set(xlabel="step", ylabel=ylabel, title=images)
     right.title.set_fontsize("medium")
     if columns:

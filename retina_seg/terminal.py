@@ -5,11 +5,11 @@ No arguments (see cli) and nothing computed.
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import join
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -88,6 +88,15 @@ def comparison(one: "Report", other: "Report", names: tuple[str, str]) -> None:
 def labels(given: tuple[str, str], models: tuple[str, str]) -> tuple[str, str]:
     """What two reports are called: their models or, where these are alike, what the user gave."""
     return models if models[0] != models[1] else given
+
+
+def stopped_early(training: Mapping[str, Any]) -> str:
+    """What a card's facts say of early stopping, to be added to a sentence; "" without `training.patience`."""
+    if "best_step" not in training:
+        return ""
+    planned = training["config"]["training"]["steps"]
+    done = f"; {training['steps']} of {planned} steps" if training["steps"] < planned else ""
+    return f"{done}; the weights are those of step {training['best_step']}, the best validation"
 
 
 def note(text: str) -> None:

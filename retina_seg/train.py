@@ -71,6 +71,7 @@ class _Segmentation:
         self._monitor_rows = rows_of(config.data.protocols, config.data.monitor)
         self._owed = [*earlier, *(teacher.card for teacher in self._teachers)]
         self.learnt_from: Sequence[Mapping[str, str]] = checkpoint.debts(self._owed)
+        self.examples = ",".join(row.key for row in (*self._fit_rows, *self._monitor_rows))
 
     def prepare(self, say: Callable[[str], None], *, fresh: bool) -> None:
         """Read the photographs; the teachers look at them, and a network that begins from them does."""

@@ -508,6 +508,17 @@ def test_a_photograph_is_graded_and_the_reader_warned(app, eyes, grader_run, tmp
     assert "is no report of" in words(page)
 
 
+def test_what_is_no_photograph_is_not_graded(app, eyes, grader_run, monkeypatch):
+    monkeypatch.setenv(launch.RUNS, str(grader_run))
+    page = drop(app.run(), ("blue.png", png(np.ascontiguousarray(eyes[1].image[..., ::-1]))))
+    go(page, "grade")
+    page.selectbox(key="classifier").select(str(grader_run)).run()
+    assert not page.exception
+    assert not page.metric
+    assert "No grade is given for such a photograph." in words(page)
+    assert any("does not look like a fundus" in warning.value for warning in page.warning)
+
+
 def test_results_show_the_reports_of_the_first_model_and_offer_all(app):
     go(app, "results")
     assert not app.error

@@ -69,7 +69,7 @@ def test_unknown_key_in_a_card_is_an_error(run):
 
 
 def test_state_round_trip(tmp_path):
-    state = {"step": 3, "net": {"w": torch.arange(4.0)}, "config": "a: 1"}
+    state = {"step": 3, "net": {"w": torch.arange(4.0)}, "config": "a: 1", "learnt_from": []}
     checkpoint.save_state(state, tmp_path)
     loaded = checkpoint.load_state(tmp_path)
     assert loaded["step"] == 3
@@ -89,6 +89,19 @@ def test_a_state_never_runs_code(tmp_path):
     (tmp_path / checkpoint.STATE).write_bytes(pickle.dumps(_Evil()))
     with pytest.raises(UserError, match="cannot be read"):
         checkpoint.load_state(tmp_path)
+
+
+@pytest.mark.parametrize("other", [{"step": 1}, [1, 2], torch.zeros(2)])
+def test_another_file_is_no_state(tmp_path, other):
+    torch.save(other, tmp_path / checkpoint.STATE)
+    with pytest.raises(UserError, match="is no state of a run"):
+        checkpoint.load_state(tmp_path)
+
+
+def test_a_torn_log_is_named(tmp_path):
+    (tmp_path / checkpoint.LOG).write_text('{"step": 1, "loss": 1}\n{"step": 2, "lo')
+    with pytest.raises(UserError, match=r"log\.jsonl is no log of a run"):
+        checkpoint.read_log(tmp_path)
 
 
 def test_no_state(tmp_path):

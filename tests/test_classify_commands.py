@@ -1,16 +1,30 @@
+import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from retina_seg import io, phantom
-from retina_seg.classify import comparisons, evaluation, fundus, inference, painting, studies, training
+from retina_seg.classify import (
+    commands,
+    comparisons,
+    drawing,
+    evaluation,
+    fundus,
+    inference,
+    painting,
+    studies,
+    training,
+)
 from retina_seg.classify.config import load_config
 from retina_seg.classify.inference import Classifier
 from retina_seg.cli import app
-from retina_seg.errors import UserError
+from retina_seg.errors import Interrupted, UserError
+from retina_seg.fov import find_fov
 
 PATCHES = """
 name: patches
@@ -35,12 +49,31 @@ def _run(*arguments: object, code: int = 0) -> str:
     return done.output
 
 
+def _refused(*arguments: object) -> str:
+    done = CliRunner().invoke(app, ["classify", *map(str, arguments)])
+    assert isinstance(done.exception, UserError), done.output
+    return str(done.exception)
+
+
 def test_the_help_lists_the_commands():
     text = _run("--help")
     assert all(name in text for name in ("train", "evaluate", "predict", "explain", "paint", "study", "list"))
     listed = _run("list")
     assert "vessel-patches" in listed
     assert "lecun_constrained_2" in listed
+    assert "hidden=(128,), activation=relu" in listed
+    assert "dr_grade, dme_risk, eye" in listed
+    assert "least_squares" in listed
+
+
+@pytest.mark.parametrize("name", ["vessel-patches", "idrid-grade"])
+def test_the_list_knows_the_columns(name, drawn_drive, data_root):
+    from retina_seg.classify import tasks
+
+    root = drawn_drive if name == "vessel-patches" else data_root
+    found = tasks.load(name, tasks.Wanted(data_root=root, size=64 if name == "idrid-grade" else 9))
+    assert tuple(found.test.columns) == tasks.find(name).columns
+    assert all(head.ordered == tasks.find(name).ordered for head in found.heads)
 
 
 def test_a_patch_classifier_is_trained_scored_and_paints(patch_run, drawn_drive, tmp_path):
@@ -73,20 +106,50 @@ def test_a_patch_classifier_is_trained_scored_and_paints(patch_run, drawn_drive,
         assert classifier.probabilities(patch[None].copy())[0][0, 1] == pytest.approx(prob[y, x], abs=1e-5)
 
 
+def test_photographs_are_painted_with_a_threshold_given_or_chosen(patch_run, drawn_drive, tmp_path):
+    drawing = phantom.draw(77, width=160, height=150)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        io.write_rgb(tmp_path / folder / "eye.png", drawing.image)
+    given = ("--out", tmp_path / "out", "--device", "cpu")
+    _run("paint", patch_run, tmp_path / "a", tmp_path / "b" / "eye.png", *given, "--threshold", 0.9)
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(names) == 6
+    assert sum(name.endswith("_mask.png") for name in names) == 2
+    classifier = Classifier.from_pretrained(patch_run, "cpu")
+    prob = painting.paint(classifier, drawing.image, find_fov(drawing.image))
+    mask = next((tmp_path / "out").glob("*_mask.png"))
+    np.testing.assert_array_equal(io.read_image(mask)[..., 0] > 0, prob >= 0.9)
+    _run("paint", patch_run, tmp_path / "a" / "eye.png", *given, "--data-root", drawn_drive)
+    chosen = painting._threshold(classifier, drawn_drive)[0]
+    np.testing.assert_array_equal(io.read_image(tmp_path / "out" / "eye_mask.png")[..., 0] > 0, prob >= chosen)
+
+
 def test_what_cannot_be_asked_of_a_patch_classifier_is_said(patch_run, tmp_path):
     path = tmp_path / "eye.png"
     io.write_rgb(path, phantom.draw(0, width=200, height=200).image)
+    assert "paint with it, by `retina-seg classify paint`" in _refused("predict", patch_run, path)
+    assert "the masks of a protocol have their own" in _refused("paint", patch_run, "--out", path, "--threshold", 0.5)
+    assert "idrid has no annotation of vessels" in _refused(
+        "paint", patch_run, "--out", tmp_path / "painted", "--protocol", "idrid"
+    )
+    assert not (tmp_path / "painted").exists()
     done = CliRunner().invoke(app, ["classify", "predict", str(patch_run), str(path)])
     assert isinstance(done.exception, UserError)
     assert "no single image can ask" in str(done.exception)
 
 
-def test_pictures_that_are_no_photographs_are_graded_with_a_warning(grader_run, tmp_path):
+def test_pictures_that_are_no_photographs_are_not_graded(grader_run, tmp_path):
     blue = tmp_path / "blue.png"
     io.write_rgb(blue, np.ascontiguousarray(phantom.draw(0, width=400, height=400).image[..., ::-1]))
-    _run("predict", grader_run, blue, "--json", tmp_path / "a.json")
+    text = _run("predict", grader_run, blue, "--json", tmp_path / "a.json", "--csv", tmp_path / "a.csv")
+    assert f"{blue}: withheld: This does not look like a fundus photograph" in text
+    assert "dr_grade" not in text
     said = json.loads((tmp_path / "a.json").read_text())["images"][str(blue)]
     assert any("fundus" in text for text in said["warnings"])
+    assert said["dr_grade"] == said["dme_risk"] == {"answer": None, "probabilities": {}}
+    (row,) = csv.DictReader((tmp_path / "a.csv").open())
+    assert (row["dr_grade"], row["dme_risk_p_0"], "fundus" in row["warnings"]) == ("", "", True)
 
 
 def test_digits_are_predicted_and_explained(tmp_path):
@@ -105,12 +168,109 @@ def test_digits_are_predicted_and_explained(tmp_path):
     assert sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     _run("explain", tmp_path / "run", tmp_path / "one.png", "--out", tmp_path / "explained")
     drawn = {path.stem for path in (tmp_path / "explained").glob("*.png")}
-    assert drawn == {"filters", "features", "cam-digit"}
+    assert drawn == {"filters", "features", "cam-digit", "curves"}
     _run("explain", tmp_path / "run", tmp_path / "one.png", "--out", tmp_path / "explained", "--unit", 1)
     assert (tmp_path / "explained" / "activating.png").is_file()
-    assert "the same examples: no subgroup can turn the order" in _run(
-        "evaluate", tmp_path / "run", "--against", tmp_path / "run"
+    assert "--layer says where --unit is looked for" in _refused(
+        "explain", tmp_path / "run", tmp_path / "one.png", "--layer", "body"
     )
+    report = tmp_path / "reports" / "digits.json"
+    text = _run("evaluate", tmp_path / "run", "--against", tmp_path / "run", "--json", report)
+    assert "the same examples: no subgroup can turn the order" in text
+    difference, said = json.loads(report.read_text())["comparison"]
+    assert "+0.0000 (+0.0000 to +0.0000) on 360 examples" in difference
+    assert "no subgroup can turn the order" in said
+
+
+def test_what_cannot_be_compared_is_found_before_anything_is_scored(digits_and_flowers, monkeypatch):
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_args, **_more: pytest.fail("scored"))
+    assert "they cannot be compared" in _refused("evaluate", digits_and_flowers[0], "--against", digits_and_flowers[1])
+    assert "there is no classifier" in _refused("evaluate", digits_and_flowers[0], "--against", "nowhere")
+
+
+@pytest.fixture
+def digits_and_flowers(tmp_path):
+    short = {"steps": 30, "batch_size": 30, "validate_every": 30}
+    for task, size in (("digits", 8), ("iris", None)):
+        config = studies.Arm(task, {"task": task, "size": size}, "linear", training=short).config(0, 0)
+        training.fit(config, tmp_path / task, tmp_path, device="cpu")
+    return tmp_path / "digits", tmp_path / "iris"
+
+
+def test_who_stops_keeps_what_has_been_answered(digits_and_flowers, tmp_path, monkeypatch):
+    drawn = np.zeros((16, 16, 3), np.uint8)
+    for number in range(4):
+        drawn[2 + number : 12, 6:9] = 255
+        io.write_rgb(tmp_path / f"{number}.png", drawn)
+    (tmp_path / "1.png").write_bytes(b"nothing")
+    read = io.read_image
+
+    def until_the_fourth(path, **more):
+        if path.name == "3.png":
+            raise KeyboardInterrupt
+        return read(path, **more)
+
+    monkeypatch.setattr(io, "read_image", until_the_fourth)
+    answers = tmp_path / "new" / "answers.json"
+    table = answers.with_suffix(".csv")
+    paths = [str(tmp_path / f"{number}.png") for number in range(4)]
+    given = ["classify", "predict", str(digits_and_flowers[0]), *paths, "--json", str(answers), "--csv", str(table)]
+    CliRunner().invoke(app, given)
+    found = json.loads(answers.read_text())
+    assert list(found["images"]) == [paths[0], paths[2]]
+    assert list(found["failed"]) == [paths[1]]
+    rows = list(csv.DictReader(table.open()))
+    assert [row["image"] for row in rows] == [paths[0], paths[2], paths[1]]
+    for row in rows[:2]:
+        said = found["images"][row["image"]]["digit"]
+        assert row["digit"] == said["answer"]
+        assert float(row[f"digit_p_{row['digit']}"]) == pytest.approx(said["probabilities"][row["digit"]], abs=1e-4)
+    assert (rows[2]["digit"], rows[2]["error"]) == ("", found["failed"][paths[1]])
+
+
+def test_a_photograph_that_is_too_small_is_not_graded(grader_run, tmp_path):
+    io.write_rgb(tmp_path / "small.png", phantom.draw(0, width=200, height=200).image[::4, ::4])
+    text = _run("predict", grader_run, tmp_path / "small.png", code=2)
+    assert "64" in text
+    assert text.count("small.png") == 1
+    assert "dr_grade" not in text
+
+
+def test_tables_of_a_classifier_that_has_seen_some_are_of_the_others(capsys):
+    scored = evaluation.kept("dr-grade")
+    assert 0 < len(scored.leaked) < scored.n_examples
+    commands.show(scored, ["eye"])
+    text = capsys.readouterr().out
+    for head in scored.clean.values():
+        assert all(f" {count} " in text for row in head.confusion for count in row)
+        assert all(f"{share:.4f}" in text for _, share in head.subgroups["eye"].values())
+    assert text.count("truth, without leaks") == 2
+
+
+def test_nothing_is_drawn_of_a_unit_that_nothing_moves(tmp_path):
+    short = {"steps": 30, "batch_size": 30, "validate_every": 30}
+    config = studies.Arm("digits", {"task": "digits", "size": 16}, "small_cnn", {"features": [4, 4]}, short).config(
+        0, 0
+    )
+    training.fit(config, tmp_path / "run", tmp_path, device="cpu")
+    classifier = Classifier.from_pretrained(tmp_path / "run", "cpu")
+    with torch.no_grad():
+        for layer in classifier.net.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.weight.zero_()
+                layer.bias.fill_(-1)
+    with pytest.raises(UserError, match="none of the first 300 test images activates unit 1"):
+        drawing.draw_activating(classifier, tmp_path, tmp_path / "out", 1, None)
+
+
+def test_who_stops_a_study_reads_the_command_of_the_study(monkeypatch, tmp_path):
+    def stopped(*_args, **_more):
+        raise Interrupted("stopped at step 3 of 9", "retina-seg classify train --resume /tmp/gone")
+
+    monkeypatch.setattr(comparisons, "run", stopped)
+    monkeypatch.setattr(sys, "argv", ["retina-seg", "classify", "study", "petals"])
+    done = CliRunner().invoke(app, ["classify", "study", "petals", "--results", str(tmp_path)])
+    assert str(done.exception) == "stopped at step 3 of 9; go on with: retina-seg classify study petals"
 
 
 def test_training_is_begun_or_resumed_not_both(tmp_path):

@@ -214,5 +214,7 @@ def test_values_have_no_temperature(body, tmp_path):
 
 
 def test_a_grader_needs_a_reader():
-    with pytest.raises(UserError, match="readers, got 0"):
+    with pytest.raises(UserError, match="readers is 0, at least 1 is needed"):
         inference.build_model("lesion_grader", (1, 32, 32), 6, arguments={**MODEL["arguments"], "readers": 0})
+    with pytest.raises(UserError, match="grid is 4, at least 8 is needed"):
+        inference.build_model("lesion_grader", (1, 32, 32), 6, arguments={**MODEL["arguments"], "grid": 4})

@@ -52,13 +52,17 @@ VGG16_LAYERS = {
 }
 
 
+def _shape(name: str) -> tuple[int, int, int]:
+    return SHAPES.get(name, (3, 28, 28))
+
+
 @pytest.fixture(params=MODELS)
 def name(request) -> str:
     return request.param
 
 
 def _new(name: str, outputs: int = 10) -> torch.nn.Sequential:
-    return build_model(name, SHAPES[name], outputs, arguments=ARGUMENTS.get(name))
+    return build_model(name, _shape(name), outputs, arguments=ARGUMENTS.get(name))
 
 
 @cache
@@ -67,12 +71,12 @@ def _evaluated(name: str) -> torch.nn.Sequential:
     torch.manual_seed(0)
     net = _new(name).train()
     with torch.no_grad():
-        net(torch.randn(4, *SHAPES[name]))
+        net(torch.randn(4, *_shape(name)))
     return net.eval()
 
 
 def test_logits_are_the_heads_of_the_bodys_features(name):
-    net, image = _evaluated(name), torch.randn(3, *SHAPES[name])
+    net, image = _evaluated(name), torch.randn(3, *_shape(name))
     with torch.inference_mode():
         logits = net(image)
         features = net.body(image)
@@ -88,13 +92,13 @@ def test_there_are_as_many_logits_as_asked_for_on_the_same_body(name, outputs):
     net = _new(name, outputs).eval()
     net.body.load_state_dict(_evaluated(name).body.state_dict())
     with torch.inference_mode():
-        assert net(torch.randn(2, *SHAPES[name])).shape == (2, outputs)
+        assert net(torch.randn(2, *_shape(name))).shape == (2, outputs)
 
 
 def test_every_weight_learns(name):
     torch.manual_seed(0)
     net = _new(name).train()
-    F.cross_entropy(net(torch.randn(6, *SHAPES[name])), torch.arange(6)).backward()
+    F.cross_entropy(net(torch.randn(6, *_shape(name))), torch.arange(6)).backward()
     for key, parameter in net.named_parameters():
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key
@@ -104,7 +108,7 @@ def test_every_weight_learns(name):
 def test_saved_weights_give_the_same_logits(name):
     net = _evaluated(name)
     torch.manual_seed(1)
-    other, image = _new(name).eval(), torch.randn(2, *SHAPES[name])
+    other, image = _new(name).eval(), torch.randn(2, *_shape(name))
     with torch.inference_mode():
         assert not torch.equal(net(image), other(image))
         other.load_state_dict(net.state_dict())
@@ -113,14 +117,14 @@ def test_saved_weights_give_the_same_logits(name):
 
 def test_logits_in_evaluation_are_those_of_the_image_alone(name):
     """Neither chance nor the other images of the batch."""
-    net, images = _evaluated(name), torch.randn(2, *SHAPES[name])
+    net, images = _evaluated(name), torch.randn(2, *_shape(name))
     before = images.clone()
     with torch.inference_mode():
         logits = net(images)
         torch.testing.assert_close(net(images), logits, rtol=0, atol=0)
         torch.testing.assert_close(images, before, rtol=0, atol=0)
         torch.testing.assert_close(net(images[:1]), logits[:1], rtol=1e-4, atol=1e-5)
-        images[1] = torch.randn(SHAPES[name])
+        images[1] = torch.randn(_shape(name))
         changed = net(images)
     torch.testing.assert_close(changed[0], logits[0])
     assert not torch.allclose(changed[1], logits[1])

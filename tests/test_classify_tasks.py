@@ -99,6 +99,79 @@ def test_files_of_mnist(tmp_path):
         tasks.load("mnist", Wanted(data_root=tmp_path, folder="elsewhere"))
 
 
+def _files(folder, images, labels=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("train", "t10k"):
+        given = np.arange(len(images), dtype=np.uint8) % 10 if labels is None else labels
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(_idx(images))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(_idx(given))
+
+
+def test_files_of_other_images_have_other_keys(tmp_path):
+    sets = []
+    for seed in (0, 0, 1):
+        images = np.random.default_rng(seed).integers(0, 256, (20, 28, 28), dtype=np.uint8)
+        _files(tmp_path / "MNIST", images)
+        sets.append(set(tasks.load("mnist", Wanted(data_root=tmp_path)).train.keys))
+    assert sets[0] == sets[1]
+    assert not sets[0] & sets[2]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((0, 28, 28), np.uint8), None, "there is nothing in them"),
+        (np.zeros((20, 0, 0), np.uint8), None, "there is nothing in them"),
+        (np.zeros((20, 8, 8), np.uint8), np.zeros(20, np.uint8), "all images have label 0"),
+        (np.zeros((9, 8, 8), np.uint8), None, "has 9 training images"),
+        (np.zeros((9, 8, 8), np.uint8), np.zeros(8, np.uint8), "do not fit"),
+    ],
+)
+def test_files_that_nothing_can_be_learnt_from_are_refused(tmp_path, images, labels, message):
+    _files(tmp_path / "MNIST", images, labels)
+    with pytest.raises(UserError, match=message):
+        tasks.load("mnist", Wanted(data_root=tmp_path))
+
+
+def test_a_header_of_more_than_there_can_be_is_no_idx_file(tmp_path):
+    _files(tmp_path / "MNIST", np.zeros((20, 8, 8), np.uint8))
+    (tmp_path / "MNIST" / "train-images-idx3-ubyte").write_bytes(struct.pack(">BBBB4I", 0, 0, 8, 4, *[65536] * 4))
+    with pytest.raises(UserError, match="not a whole idx file"):
+        tasks.load("mnist", Wanted(data_root=tmp_path))
+
+
+def test_images_that_are_not_square_stand_on_paper(tmp_path):
+    images = np.zeros((20, 6, 30), np.uint8)
+    images[:, :, 12:18] = 255  # a square of ink
+    _files(tmp_path / "MNIST", images)
+    found = tasks.load("mnist", Wanted(data_root=tmp_path, size=30)).test.images[0][0]
+    assert found.shape == (30, 30)
+    np.testing.assert_array_equal(found[12:18, 12:18], 1)
+    assert found.sum() == 36
+
+
+@pytest.mark.parametrize("shape", [(28, 280), (280, 28)])
+def test_a_stroke_in_a_long_image_is_not_lost(shape):
+    drawn = np.zeros((*shape, 3), np.uint8)
+    (drawn if shape[0] == 28 else drawn.transpose(1, 0, 2))[4:24, 139:142] = 255
+    found = tasks.find("digits").prepare(drawn, (1, 28, 28), Preprocess())
+    assert found.sum() == pytest.approx(60 / 100, rel=0.01)  # the ink, in pixels a tenth as long and wide
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_any_seed_of_a_configuration_draws(name):
+    assert tasks.load(name, Wanted(seed=2**63 - 1)).train.keys != tasks.load(name, Wanted(seed=0)).train.keys
+
+
+def test_patches_of_either_kind_are_equally_many(drawn_drive, monkeypatch):
+    monkeypatch.setattr(fundus, "_PIXELS", dict.fromkeys(fundus._PIXELS, 10**7))
+    for part in fundus.vessel_patches(drawn_drive, 9, Preprocess(fov_diameter=64), 0)[1].values():
+        counts = {}
+        for photograph, label in zip(part.columns["photograph"], part.labels[:, 0], strict=True):
+            counts.setdefault(photograph, [0, 0])[label] += 1
+        assert all(background == vessel > 0 for background, vessel in counts.values())
+
+
 @pytest.mark.parametrize(
     ("name", "wanted", "message"),
     [

@@ -2,14 +2,16 @@ import json
 import os
 import shutil
 import signal
+import struct
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import cohen_kappa_score
 
 from retina_seg import checkpoint, loop
-from retina_seg.classify import drawing, evaluation, examples, inference, losses, outputs, tasks, training
+from retina_seg.classify import drawing, evaluation, examples, inference, losses, outputs, pairs, tasks, training
 from retina_seg.classify.config import ClassifyConfig, load_config
 from retina_seg.classify.inference import Classifier
 from retina_seg.errors import Interrupted, UserError
@@ -169,6 +171,89 @@ def test_a_frozen_body_stays_as_it_is_and_is_part_of_the_weights(digits_run, tmp
     assert Classifier.from_pretrained(tmp_path / "run", "cpu").card.weights_sha256 == card.weights_sha256
 
 
+def test_a_body_that_does_not_fit_is_refused(digits_run, tmp_path):
+    wider = {"name": "mlp", "arguments": {"hidden": [33]}}
+    with pytest.raises(
+        UserError, match=r"2 of the 2 tensors of this network's body, body\..* the first, are not as in"
+    ):
+        training.fit(_config(DIGITS, model=wider, training__start=str(digits_run)), tmp_path / "run", tmp_path)
+    cnn = {"name": "small_cnn", "arguments": {"features": [4, 6]}}
+    training.fit(_config(DIGITS, model=cnn, training__steps=25), tmp_path / "cnn", tmp_path, device="cpu")
+    for features in ([5, 6], [4, 7], [4, 6, 8]):
+        other = {"name": "small_cnn", "arguments": {"features": features}}
+        with pytest.raises(UserError, match="are not as in"):
+            training.fit(_config(DIGITS, model=other, training__start=str(tmp_path / "cnn")), tmp_path / "b", tmp_path)
+
+
+def _mnist(folder, seed, classes=10):
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for name in ("train", "t10k"):
+        images, labels = rng.integers(0, 256, (40, 8, 8), dtype=np.uint8), np.arange(40, dtype=np.uint8) % classes
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+            (folder / f"{name}-{kind}-ubyte").write_bytes(header + array.tobytes())
+
+
+def test_no_run_goes_on_with_other_examples(tmp_path):
+    _mnist(tmp_path / "MNIST", 0)
+    config = _config(DIGITS, data={"task": "mnist", "size": 8})
+
+    def stop(progress):
+        if progress.step == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        training.fit(config, tmp_path / "run", tmp_path, device="cpu", progress=stop)
+    _mnist(tmp_path / "MNIST", 1)
+    with pytest.raises(UserError, match="begun with other examples"):
+        training.fit(config, tmp_path / "run", tmp_path, resume=True, device="cpu")
+    _mnist(tmp_path / "MNIST", 0)
+    training.fit(config, tmp_path / "run", tmp_path, resume=True, device="cpu")
+    _mnist(tmp_path / "MNIST", 0, classes=12)
+    with pytest.raises(UserError, match=r"the data ask digit 0/1/.*/11, digits answers digit 0/"):
+        evaluation.evaluate(tmp_path / "run", tmp_path, device="cpu")
+
+
+def test_who_stops_before_the_first_step_is_not_told_to_resume(tmp_path, monkeypatch):
+    def stopped(*_args, **_more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training._Classification, "prepare", stopped)
+    with pytest.raises(Interrupted, match="stopped before the first step") as stop:
+        training.fit(_config(IRIS), tmp_path / "run", tmp_path, device="cpu")
+    assert stop.value.again == ""
+
+
+def test_a_folder_that_cannot_be_made_is_found_before_the_data_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(training._Classification, "prepare", lambda *_args, **_more: pytest.fail("looked"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written to; choose another --out"):
+        training.fit(_config(IRIS), tmp_path / "file" / "below" / "run", tmp_path, device="cpu")
+
+
+def test_least_squares_below_zero_keep_their_order(tmp_path):
+    config = _config(IRIS, training__loss="least_squares")
+    training.fit(config, tmp_path / "run", tmp_path, device="cpu")
+    classifier = Classifier.from_pretrained(tmp_path / "run", "cpu")
+    said = torch.tensor([[-0.3, -0.01, -0.2], [0.2, 0.6, -0.1], [0.0, -1.0, -1.0]])
+    (prob,) = classifier.calibrated(said)
+    np.testing.assert_array_equal(prob.argmax(axis=1), said.argmax(dim=1))
+    np.testing.assert_allclose(prob.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(prob[1], [0.25, 0.75, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("outputs", "foo"), ("temperatures", {"digit": 0}), ("temperatures", {"digit": -1})]
+)
+def test_a_card_that_means_nothing_is_refused(digits_run, tmp_path, name, value):
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    card = json.loads((run / checkpoint.CARD).read_text())
+    (run / checkpoint.CARD).write_text(json.dumps({**card, name: value}))
+    with pytest.raises(UserError, match=name):
+        inference.card_of(run)
+
+
 def test_a_grader_begins_from_a_segmenter(tiny_run, tmp_path):
     """Only the body's segmenter is taken, and what it has seen counts as seen."""
     from retina_seg import zoo
@@ -308,6 +393,10 @@ def test_class_weights_make_rare_classes_count_alike():
         ({"preprocess": {"colour": "green"}}, "iris has no photographs"),
         ({"data": {"task": "iris", "folder": "x"}}, "iris has no files"),
         ({"data": {"task": "digits", "size": 8, "shift": 8}}, "moves digits of 8 px away"),
+        (
+            {"data": {"task": "petals"}, "training__loss": "least_squares", "training__class_weights": True},
+            "is a number",
+        ),
         ({"training__start": "nowhere"}, "there is no classifier or finished run"),
         ({"data": {"task": "idrid-grade", "size": 64}}, "is missing"),
     ],
@@ -444,6 +533,61 @@ def test_models_of_the_other_kind_are_named(digits_run, tiny_run, tmp_path):
     assert not inference.is_classifier(tmp_path)
 
 
+def test_differences_are_of_what_both_have_answered_and_neither_has_seen(digits_run):
+    card = inference.card_of(digits_run).model_copy(
+        update={"task": "idrid-grade", "heads": {"dr_grade": tuple("01234")}, "outputs": "softmax"}
+    )
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 5, 80)
+
+    def scored(name, answers, first, leaked=()):
+        keys = tuple(f"eye{number}" for number in range(first, first + len(answers)))
+        labels = truth[first : first + len(answers)]
+        part = examples.Labelled(np.zeros((len(answers), 1, 1, 1)), labels[:, None], keys, keys)
+        prob = np.eye(5, dtype=np.float32)[answers]
+        own = card.model_copy(update={"name": name})
+        return evaluation.report(own, part, [prob], split="test", columns=(), leaked=leaked)
+
+    good = np.where(rng.random(80) < 0.8, truth, 0)
+    bad = np.where(rng.random(80) < 0.4, truth, 4 - truth)
+    one, other = scored("good", good[:60], 0, leaked=["eye21"]), scored("bad", bad[20:], 20, leaked=["eye20"])
+    accuracy, kappa = pairs.differences(one, other)
+    both = slice(22, 60)
+    expected = np.mean(good[both] == truth[both]) - np.mean(bad[both] == truth[both])
+    assert accuracy.startswith(f"dr_grade, accuracy: good less bad {expected:+.4f} (+")
+    assert accuracy.endswith("on 38 examples")
+    expected = cohen_kappa_score(good[both], truth[both], weights="quadratic")
+    expected -= cohen_kappa_score(bad[both], truth[both], weights="quadratic")
+    assert f"dr_grade, quadratic kappa: good less bad {expected:+.4f} (+" in kappa
+    (none,) = pairs.differences(scored("good", good[:20], 0), scored("bad", bad[20:], 20))
+    assert "no example has been answered by both" in none
+
+
+def test_numbers_are_compared_by_their_errors(digits_run):
+    card = inference.card_of(digits_run).model_copy(
+        update={"task": "petals", "heads": {"width": ()}, "outputs": "value", "temperatures": {}}
+    )
+    keys, truth = tuple("abcdef"), np.arange(6, dtype=np.float32)
+    part = examples.Labelled(np.zeros((6, 1, 1, 1)), truth[:, None], keys, keys)
+    one, other = (
+        evaluation.report(card, part, [(truth + error)[:, None]], split="test", columns=()) for error in (1, 3)
+    )
+    assert pairs.differences(one, other, names=("a", "b")) == [
+        "width, RMSE: a less b -2.0000 (-2.0000 to -2.0000) on 6 examples"
+    ]
+
+
+@pytest.mark.parametrize(("task", "known"), [("digits", False), ("iris", False), ("idrid-grade", True)])
+def test_only_answers_in_an_order_have_a_quadratic_kappa(task, known):
+    heads = {"x": tuple("012")}
+    card = inference.ClassifierCard(
+        name="x", parameters=1, task=task, heads=heads, outputs="softmax", model={"name": "mlp", "in_shape": (1, 1, 1)}
+    )
+    part = examples.Labelled(np.zeros((3, 1, 1, 1)), np.arange(3)[:, None], tuple("abc"), tuple("abc"))
+    scored = evaluation.report(card, part, [np.eye(3, dtype=np.float32)], split="test", columns=())
+    assert ("quadratic_kappa" in scored.heads["x"].scores) == known
+
+
 def test_reversed_subgroups_are_said(digits_run):
     """Two models on different examples: the kidney stones of Charig 1986 as answers."""
     card = inference.card_of(digits_run).model_copy(update={"heads": {"healed": ("no", "yes")}, "outputs": "softmax"})
@@ -460,14 +604,17 @@ def test_reversed_subgroups_are_said(digits_run):
         return evaluation.report(own, part, [prob], split="test", columns=("stones",))
 
     a, b = scored("A", (81, 87), (192, 263)), scored("B", (234, 270), (55, 80))
-    (said,) = evaluation.reversals(a, b)
+    (said,) = pairs.reversals(a, b)
     assert "A is worse than B in total" in said
     assert all(figure in said for figure in ("81/87", "192/263", "234/270", "55/80"))
-    (said,) = evaluation.reversals(a, b, names=("open", "closed"))
+    (said,) = pairs.reversals(a, b, names=("open", "closed"))
     assert said.startswith("healed by stones: open is worse than closed")
-    (same,) = evaluation.reversals(a, a)
+    (same,) = pairs.reversals(a, a)
     assert "both have answered the same examples" in same
-    (apart,) = evaluation.reversals(a, scored("C", (1, 87), (1, 263)))
+    (apart,) = pairs.reversals(a, scored("C", (1, 87), (1, 263)))
     assert "350 examples that only the first has answered and 350 only the other" in apart
-    (seen,) = evaluation.reversals(a, replace(b, leaked=[row["key"] for row in b.per_example]))
+    bare = replace(a, heads={"healed": replace(a.heads["healed"], subgroups={})})
+    (none,) = pairs.reversals(bare, b)
+    assert "has no columns" in none
+    (seen,) = pairs.reversals(a, replace(b, leaked=[row["key"] for row in b.per_example]))
     assert "one of the two has seen every example" in seen

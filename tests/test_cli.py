@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from retina_seg import cli, zoo
+from retina_seg import cli, terminal, zoo
 from retina_seg._version import __version__
 from retina_seg.errors import Interrupted, UserError
 
@@ -287,3 +287,12 @@ def test_the_default_model_is_the_packaged_default():
     """The command line names it without importing the library behind it."""
     assert inspect.signature(cli.predict).parameters["model"].default == zoo.DEFAULT
     assert zoo.DEFAULT in zoo.names()
+
+
+def test_early_stopping_is_told():
+    config = {"training": {"steps": 2000}}
+    assert terminal.stopped_early({"steps": 2000, "config": config}) == ""
+    stopped = terminal.stopped_early({"steps": 940, "best_step": 60, "config": config})
+    assert "940 of 2000 steps" in stopped
+    assert "of step 60" in stopped
+    assert "2000 steps" not in terminal.stopped_early({"steps": 2000, "best_step": 60, "config": config})

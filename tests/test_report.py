@@ -53,6 +53,8 @@ def test_the_log_of_a_classifier_is_drawn(tmp_path):
     _, right = report.curves(log, "watched", scores=("accuracy", "rmse"), ylabel="score").axes
     assert [line.get_label() for line in right.lines] == ["dr_grade_accuracy", "size_rmse"]
     assert right.get_ylabel() == "score"
+    for axes in report.curves(log[:1], "watched", scores=("accuracy",)).axes:
+        assert [line.get_marker() for line in axes.lines] == ["o"]  # a line of one point would not be seen
 
 
 def test_compared_curves_count_what_was_seen():

@@ -1,5 +1,8 @@
 """The commands `retina-seg classify`: arguments in, tables and files out; nothing is computed here."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,10 +34,12 @@ def list_() -> None:
 
     Example: `retina-seg classify list`
     """
-    from retina_seg.classify import inference, models, tasks
+    from retina_seg.classify import inference, losses, models, tasks
 
-    terminal.table(("task", "what it asks"), ((name, spec.about) for name, spec in tasks.TASKS.items()))
-    terminal.console.print(f"networks: {', '.join(models.MODELS)}", soft_wrap=True, highlight=False)
+    rows = ((name, spec.about, ", ".join(spec.columns)) for name, spec in tasks.TASKS.items())
+    terminal.table(("task", "what it asks", "columns (--by)"), rows)
+    terminal.table(("network", "model.arguments"), ((name, models.arguments_of(name)) for name in models.MODELS))
+    terminal.console.print(f"losses: {', '.join(losses.OUTPUTS)}", soft_wrap=True, highlight=False)
     packaged = ", ".join(inference.names()) or "none"
     terminal.console.print(f"packaged classifiers: {packaged}", soft_wrap=True, highlight=False)
 
@@ -74,9 +79,12 @@ def train(
         return
     terminal.files([run / checkpoint.WEIGHTS, run / checkpoint.CARD, *report.draw_log(run)])
     log = checkpoint.read_log(run)
-    last = next((one for one in log if one["step"] == card.training.get("best_step")), log[-1])
-    scores = ", ".join(f"{name} {last[name]:.4f}" for name in last if name.endswith(("accuracy", "rmse")))
-    text = f"{card.parameters:,} parameters; {scores} of the watched examples"
+    text = f"{card.parameters:,} parameters"
+    if log:
+        last = next((one for one in log if one["step"] == card.training.get("best_step")), log[-1])
+        scores = ", ".join(f"{name} {last[name]:.4f}" for name in last if name.endswith(("accuracy", "rmse")))
+        text += f"; {scores} of the validation examples"
+    text += terminal.stopped_early(card.training)
     terminal.console.print(text, soft_wrap=True, highlight=False)
 
 
@@ -119,7 +127,8 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
     by: Annotated[list[str] | None, typer.Option(help="Column that splits the scores; may be repeated.")] = None,
     against: Annotated[
-        str | None, typer.Option(help="Another classifier of the task: say where subgroups reverse their order.")
+        str | None,
+        typer.Option(help="Another classifier of the task: their difference, and where subgroups reverse their order."),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the whole report here.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for confusion, ROC and reliability as pictures.")] = None,
@@ -131,51 +140,67 @@ def evaluate(
     Example: `retina-seg classify evaluate dr-grade --data-root data --by dme_risk`
     """
     from retina_seg import io
-    from retina_seg.classify import evaluation
+    from retina_seg.classify import drawing, evaluation, inference, pairs
 
+    if against is not None:
+        pairs.check_comparable(*((name, inference.card_of(name).task) for name in (model, against)))
+    for folder in (json.parent if json else None, out):
+        if folder is not None:
+            io.make_folder(folder)
     with terminal.working("answering"):
         scored = evaluation.evaluate(model, data_root, split=split, columns=by or (), device=device)
-    show(scored, asked=bool(by))
+    show(scored, by or ())
     try:
         kept = evaluation.keep(scored, model)
     except OSError as error:  # somebody else's run: the scores stand all the same
         terminal.note(str(error))
     else:
         terminal.files([kept] if kept else [])
+    if out is not None:
+        terminal.files(drawing.draw_report(scored, out))
+    if json is not None:  # at once: the other one may fail
+        io.write_text(json, scored.to_json())
+        terminal.files([json])
     if against is not None:
         with terminal.working("answering"):
             other = evaluation.evaluate(against, data_root, split=split, columns=by or (), device=device)
-        show(other, asked=bool(by))
         names = terminal.labels((model, against), (scored.model, other.model))
-        for line in evaluation.reversals(scored, other, names=names):
-            terminal.note(line)
-    if json is not None:
-        io.write_text(json, scored.to_json())
-        terminal.files([json])
-    if out is not None:
-        from retina_seg.classify import drawing
-
-        terminal.files(drawing.draw_report(scored, out))
+        show(other, by or (), name=names[1])
+        said = [*pairs.differences(scored, other, names=names), *pairs.reversals(scored, other, names=names)]
+        for line in said:
+            terminal.console.print(terminal.plain(line), soft_wrap=True, highlight=False)
+        if json is not None:
+            io.write_text(json, replace(scored, comparison=said).to_json())
 
 
-def show(scored: "ClassReport", *, asked: bool) -> None:
-    """The tables of a report and what must be said beside them; `asked`: subgroups were asked for, be there but one."""
-    for name, head in scored.heads.items():
-        title = f"{scored.model}, {name} ({scored.split}, {scored.n_examples} examples of {scored.n_subjects} subjects)"
-        shown = [head, *([scored.clean[name]] if name in scored.clean else [])]
+def show(scored: "ClassReport", columns: Sequence[str], *, name: str = "") -> None:
+    """The tables of a report and what must be said beside them; `name`: what the classifier is called.
+
+    Subgroups of `columns`, be there but one; where none is named of all columns that split the examples.
+    """
+    of = f"{scored.n_examples} examples" + (
+        f" of {scored.n_subjects} subjects" if scored.n_subjects < scored.n_examples else ""
+    )
+    leak = ", LEAK: see below" if scored.leaked else ""
+    for question, head in scored.heads.items():
+        title = f"{name or scored.model}, {question} ({scored.split}, {of}{leak})"
+        shown = [head, *([scored.clean[question]] if question in scored.clean else [])]
         columns = ("score", "value", "95 % interval", "without leaks", "95 % interval")[: 1 + 2 * len(shown)]
         rows = [
             (one, *(text for own in shown for text in (f"{own.scores[one]:.4f}", markdown.interval(own.ci95[one]))))
             for one in head.scores
         ]
         terminal.table(columns, rows, title=title)
-        if head.confusion:
-            answers = [(true, *counts) for true, counts in zip(head.classes, head.confusion, strict=True)]
-            terminal.table(("truth", *(f"answered {one}" for one in head.classes)), answers)
-        for column, groups in head.subgroups.items():
+        clean = scored.clean.get(question, head)
+        of_these = ", without leaks" if scored.clean else ""
+        if clean.confusion:
+            answers = [(true, *counts) for true, counts in zip(clean.classes, clean.confusion, strict=True)]
+            terminal.table((f"truth{of_these}", *(f"answered {one}" for one in clean.classes)), answers)
+        for column in columns or clean.subgroups:
+            groups = clean.subgroups.get(column, {})
             shares = [(group, int(count), f"{share:.4f}") for group, (count, share) in groups.items()]
-            if len(shares) > 1 or asked:
-                terminal.table((column, "examples", "right"), shares)
+            if len(shares) > 1 or columns:
+                terminal.table((f"{column}{of_these}", "examples", "right"), shares)
     if len(scored.heads) > 1:
         text = f"all answers right: {scored.joint:.4f} ({markdown.interval(scored.joint_ci95)})"
         if scored.clean:
@@ -190,42 +215,45 @@ def predict(
     model: Model,
     inputs: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images or folders of them.")],
     json: Annotated[Path | None, typer.Option(help="Write answers and probabilities here.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="The same as a table, a line for each image.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Answer the questions of a classifier about images.
+    """Answer the questions of a classifier about images; not where too much speaks against a photograph.
 
-    Example: `retina-seg classify predict dr-grade eye.jpg`
+    Examples:
+
+    `retina-seg classify predict dr-grade eye.jpg`
+
+    `retina-seg classify predict dr-grade clinic/ --csv grades.csv`
     """
-    from retina_seg import io
-    from retina_seg.classify import fundus, tasks
+    from retina_seg import batch, io
+    from retina_seg.classify import tasks
+    from retina_seg.classify.answers import Answered
     from retina_seg.classify.inference import Classifier
 
     classifier = Classifier.from_pretrained(model, device)
-    if tasks.find(classifier.card.task).prepare is None:
-        raise UserError(f"{model} answers {classifier.card.task}, which no single image can ask")
-    found, failed = {}, 0
-    for path in io.find_images(inputs):
-        try:
-            said = classifier.predict(fundus.read_any(path))
-        except UserError as error:
-            terminal.note(f"{path}: {error}")
-            failed += 1
-            continue
-        found[str(path)] = {
-            **{one.question: {"answer": one.answer, "probabilities": one.probabilities} for one in said.answers},
-            "warnings": [doubt.text for doubt in said.doubts],
-        }
-        for one in said.answers:
-            sure = ", ".join(f"{name} {value:.2f}" for name, value in one.probabilities.items())
-            terminal.console.print(f"{path}: {one.question} {one.answer} ({sure})", soft_wrap=True, highlight=False)
-        for doubt in said.doubts:
-            terminal.note(f"{path}: {doubt.text}")
-    if tasks.find(classifier.card.task).retinal:
+    spec = tasks.find(classifier.card.task)
+    if spec.prepare is None:
+        instead = ": paint with it, by `retina-seg classify paint`" if spec.retinal else ""
+        raise UserError(f"{model} answers {classifier.card.task}, which no single image can ask{instead}")
+    for path in (json, csv):
+        if path is not None:
+            io.make_folder(path.parent)
+    answered = Answered(classifier.card)
+    try:
+        for path, _stem in batch.plan(inputs):
+            for line in answered.add(path, partial(classifier.predict, path)):
+                terminal.console.print(terminal.plain(line), soft_wrap=True, highlight=False)
+    finally:  # also of a work that was stopped
+        if json is not None:
+            io.write_json(json, answered.as_json())
+        if csv is not None:
+            io.write_text(csv, answered.as_csv())
+        terminal.files([path for path in (json, csv) if path is not None])
+    if spec.retinal:
         terminal.note("research use only: not a medical device, not for diagnosis")
-    if json is not None:
-        io.write_json(json, {"model": classifier.card.name, "research_use_only": True, "images": found})
-        terminal.files([json])
-    raise typer.Exit(2 if failed else 0)
+        terminal.note(f"how good it is and what it cannot do: retina-seg models show {model}")
+    raise typer.Exit(2 if answered.failed else 0)
 
 
 @app.command()
@@ -244,11 +272,13 @@ def explain(
 
     Example: `retina-seg classify explain runs/lenet-5 seven.png --unit 3 --layer body.c3 --out explained`
     """
-    from retina_seg.classify import drawing, fundus
+    from retina_seg.classify import drawing
     from retina_seg.classify.inference import Classifier
 
+    if layer is not None and unit is None:
+        raise UserError("--layer says where --unit is looked for: give --unit, too")
     classifier = Classifier.from_pretrained(model, device)
-    paths = drawing.draw_explained(classifier, fundus.read_any(image), out)
+    paths = drawing.draw_explained(classifier, classifier.read(image), out)
     terminal.files([*paths, *drawing.draw_learning(model, out)])
     if unit is not None:
         with terminal.working("looking through the test images"):
@@ -260,17 +290,44 @@ def explain(
 def paint(
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder for masks, probabilities and the report.")],
-    protocol: Annotated[str, typer.Option(help="Vessel protocol to score by.")] = "drive",
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[IMAGE...]", help="Photographs or folders; default: those of --protocol."),
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="Vessel protocol to score by, without images.")] = "drive",
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Of named images; default: that of highest Dice on DRIVE's validation images."),
+    ] = None,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
 ) -> None:
-    """Segment vessels with a patch classifier slid over every pixel, and score the result as any segmenter's.
+    """Segment vessels with a patch classifier slid over every pixel; or, without images, score those of a protocol.
 
-    Example: `retina-seg classify paint runs/patch-cnn --out painted --data-root data`
+    Examples:
+
+    `retina-seg classify paint runs/patch-cnn eye.jpg --out painted --data-root data`
+
+    `retina-seg classify paint runs/patch-cnn --out painted --data-root data`
     """
-    from retina_seg import io
+    from retina_seg import batch, io
     from retina_seg.classify import painting
 
+    if images:
+        with terminal.bar("photographs", None) as advance:
+            written = painting.paint_files(
+                model,
+                batch.plan(images),
+                out,
+                data_root,
+                threshold=threshold,
+                device=device,
+                progress=lambda done, total: advance(done, total=total),
+            )
+        terminal.files(written)
+        return
+    if threshold is not None:
+        raise UserError("--threshold is of images that are named: the masks of a protocol have their own")
     with terminal.bar("photographs", None) as advance:
         scored, seconds = painting.score(
             model,
@@ -308,7 +365,7 @@ def study(
     """
     from retina_seg.classify import comparisons
 
-    with terminal.bar("trainings", None) as advance:
+    with terminal.resumable(), terminal.bar("trainings", None) as advance:
         path = comparisons.run(
             name, data_root, folder, device=device, progress=lambda done, total: advance(done, total=total)
         )

@@ -94,10 +94,15 @@ def explained(classifier: Classifier, prepared: NDArray[np.float32], answers: Se
 
 
 def draw_activating(classifier: Classifier, data_root: str | Path, out: Path, unit: int, layer: str | None) -> Path:
-    """Draw the patches of the first test images that activate a unit most; UserError as `explain.activating`."""
+    """Draw the patches of the first test images that activate a unit most.
+
+    UserError as `explain.activating`, and where none of them does.
+    """
     part = evaluation.part_of(classifier.card, data_root, "test")
     images = part.take(np.arange(min(len(part), _LOOKED_THROUGH))).images
     found = explain.activating(classifier.net, images, unit, layer=layer)
+    if not found:
+        raise UserError(f"none of the first {len(images)} test images activates unit {unit}: choose another one")
     path = io.make_folder(out) / "activating.png"
     report.save(figures.activating_grid(found), path)
     return path

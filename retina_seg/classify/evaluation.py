@@ -20,10 +20,9 @@ from retina_seg.classify.config import ClassifyConfig
 from retina_seg.classify.inference import Classifier
 from retina_seg.classify.outputs import Head
 from retina_seg.errors import UserError
-from retina_seg.subgroups import simpson
 
 REPORTS = "reports"
-_RESAMPLES = 1000
+RESAMPLES = 1000
 _NAMED = 5
 
 
@@ -56,7 +55,8 @@ class ClassReport:
 
     `heads` are of all examples, `clean` of those that show no eye the model has learnt from, where some do: both are
     printed, and only `clean` are test scores then. `joint` is the share of examples whose answers are all right, with
-    its 95 % interval by subject; NaN where a question has no classes. `clean_joint` is that of `clean`.
+    its 95 % interval by subject; NaN where a question has no classes. `clean_joint` is that of `clean`. `comparison` is
+    what `pairs` says of it and another classifier.
     """
 
     model: str
@@ -74,6 +74,7 @@ class ClassReport:
     warnings: list[str]
     per_example: list[dict[str, Any]]
     provenance: dict[str, Any]
+    comparison: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
         """Strict JSON text, NaN as null."""
@@ -93,7 +94,7 @@ def evaluate(
 
     Parameters
     ----------
-    columns : of the task, by which scores are split too; all of them where none is named. Of photographs also
+    columns : that the scores must be split by. They are by all that the task has; of photographs there is also
         `photographs.QUALITY`, which is looked at where it is named.
     leave_out : images whose examples are not scored, by their keys or those of others of the same eye.
 
@@ -134,9 +135,7 @@ def evaluate(
             f"last step on them{same} ({named}): "
             + ("the scores without them are the ones to quote" if len(leaked) < len(part) else "no score is a result")
         )
-    made = report(
-        card, part, answered, split=split, columns=columns or tuple(part.columns), leaked=leaked, warnings=warnings
-    )
+    made = report(card, part, answered, split=split, columns=tuple(part.columns), leaked=leaked, warnings=warnings)
     return replace(made, provenance={**made.provenance, "left_out": whole - len(part)})
 
 
@@ -149,11 +148,18 @@ def _qualities(part: examples.Labelled, data_root: str | Path) -> list[str]:
 
 
 def part_of(card: inference.ClassifierCard, data_root: str | Path, split: str) -> examples.Labelled:
-    """The test, val or train examples of a classifier's task; UserError where its card does not say which."""
+    """The test, val or train examples of a classifier's task; UserError where its card has no or other ones."""
     if "config" not in card.training:
         raise UserError(f"the card of {card.name} does not hold its configuration: its examples are not known")
     config = ClassifyConfig.model_validate(card.training["config"])
-    return tasks.load(card.task, training.wanted(config, data_root)).part(split)
+    found = tasks.load(card.task, training.wanted(config, data_root))
+    if found.heads != card.questions():
+        asked, known = (
+            ", ".join(f"{one.name} {'/'.join(one.classes)}" for one in heads)
+            for heads in (found.heads, card.questions())
+        )
+        raise UserError(f"the data ask {asked}, {card.name} answers {known}: give those it was trained on")
+    return found.part(split)
 
 
 def report(
@@ -196,7 +202,7 @@ def report(
             "parameters": card.parameters,
             "temperatures": card.temperatures,
             "temperature_source": card.temperature_source,
-            "resamples": _RESAMPLES,
+            "resamples": RESAMPLES,
         },
     )
 
@@ -238,48 +244,6 @@ def kept(model: str | Path, *, split: str = "test") -> ClassReport | None:
     return report
 
 
-def reversals(one: ClassReport, other: ClassReport, *, names: tuple[str, str] | None = None) -> list[str]:
-    """Where the order of two classifiers in total is reversed in the subgroups of a column, or that it is not.
-
-    Of every question and column that both have, by the examples that each has not seen (`ClassReport.clean`). Where
-    both have answered the same examples no order can be reversed.
-
-    Parameters
-    ----------
-    names : what the two are called, else their models.
-
-    Raises
-    ------
-    UserError
-        For reports of different tasks.
-    """
-    if one.task != other.task:
-        raise UserError(f"{one.model} answers {one.task}, {other.model} {other.task}: they cannot be compared")
-    mine, theirs = ({row["key"] for row in each.per_example} - set(each.leaked) for each in (one, other))
-    if not mine or not theirs:
-        return ["one of the two has seen every example it was scored on: nothing can be compared"]
-    if mine == theirs:
-        return ["both have answered the same examples: no subgroup can turn the order of the two round"]
-    found = []
-    heads, others = one.clean or one.heads, other.clean or other.heads
-    for name, head in heads.items():
-        for column, counted in head.subgroups.items():
-            against = others[name].subgroups.get(column, {})
-            groups = sorted({*counted, *against})
-            said = simpson(
-                *_counts(counted, groups), *_counts(against, groups), groups, models=names or (one.model, other.model)
-            )
-            found += [f"{name} by {column}: {said}"] if said else []
-    apart = f"{len(mine - theirs)} examples that only the first has answered and {len(theirs - mine)} only the other"
-    return found or [f"no subgroup turns the order of the two round; there are {apart}"]
-
-
-def _counts(groups: Mapping[str, Sequence[float]], names: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Right answers and examples of each subgroup that is named."""
-    known = [groups.get(name, (0, 0.0)) for name in names]
-    return [round(count * share) if count else 0 for count, share in known], [int(count) for count, _ in known]
-
-
 def _answers(
     heads: Sequence[Head], part: examples.Labelled, answered: Sequence[NDArray[np.float32]], columns: Sequence[str]
 ) -> tuple[dict[str, HeadReport], float, list[float]]:
@@ -293,7 +257,7 @@ def _answers(
         return reports, math.nan, [math.nan, math.nan]
     given = [prob.argmax(axis=1) for prob in answered]
     right = np.all([one == part.labels[:, k] for k, one in enumerate(given)], axis=0)
-    spread = measures.bootstrap_all(lambda chosen: {"joint": float(np.mean(chosen))}, [right], groups, n=_RESAMPLES)
+    spread = measures.bootstrap_all(lambda chosen: {"joint": float(np.mean(chosen))}, [right], groups, n=RESAMPLES)
     return reports, measures.joint_accuracy(given, list(part.labels.T)), spread["joint"]
 
 
@@ -308,7 +272,7 @@ def _head(
         return _scores(head, chosen, answers)
 
     scores = of(prob, truth)
-    spread = measures.bootstrap_all(of, [prob, truth], groups, n=_RESAMPLES)
+    spread = measures.bootstrap_all(of, [prob, truth], groups, n=RESAMPLES)
     if not head.classes:
         return HeadReport((), scores, spread)
     predicted = prob.argmax(axis=1)
@@ -333,8 +297,8 @@ def _scores(head: Head, prob: NDArray[np.float32], truth: NDArray[Any]) -> dict[
     if not head.classes:
         return measures.regression_scores(prob[:, 0], truth)
     found = measures.scores(prob, truth)
-    if len(head.classes) == 2:
-        del found["quadratic_kappa"]  # says nothing more than kappa where there is no middle
+    if not head.ordered:
+        del found["quadratic_kappa"]
     return found
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import datasets, io, preprocess
+from retina_seg import datasets, preprocess
 from retina_seg.classify.examples import Labelled
 from retina_seg.classify.outputs import Head
 from retina_seg.fov import find_fov
@@ -21,9 +21,9 @@ from retina_seg.preprocess import Preprocess
 from retina_seg.subgroups import eye_of
 
 PIXEL = Head("pixel", ("background", "vessel"))
-GRADE = Head("dr_grade", ("0", "1", "2", "3", "4"))
+GRADE = Head("dr_grade", ("0", "1", "2", "3", "4"), ordered=True)
 """Diabetic retinopathy: none, mild, moderate, severe, proliferative (International Clinical scale)."""
-OEDEMA = Head("dme_risk", ("0", "1", "2"))
+OEDEMA = Head("dme_risk", ("0", "1", "2"), ordered=True)
 """Risk of macular oedema: no hard exudates, some but none within a disc diameter of the fovea, some within it."""
 GRADE_FOLDS, _BLOCK = 5, 17
 _SPLITS = ("train", "val", "test")
@@ -92,11 +92,11 @@ def vessel_patches(
         places, labels = [], []
         for row in rows:
             shown = load_photograph(row, data_root, ("vessels",), settings).for_patches()
-            for label, where in enumerate(
-                (shown.fov & ~shown.target[0].astype(bool), shown.fov & shown.target[0].astype(bool))
-            ):
-                found = np.argwhere(where)
-                chosen = found[rng.choice(len(found), min(_PIXELS[split] // 2, len(found)), replace=False)]
+            vessel = shown.target[0].astype(bool)
+            kinds = [np.argwhere(shown.fov & where) for where in (~vessel, vessel)]
+            count = min(_PIXELS[split] // 2, *map(len, kinds))
+            for label, found in enumerate(kinds):
+                chosen = found[rng.choice(len(found), count, replace=False)]
                 places.append(np.column_stack([np.full(len(chosen), len(images)), chosen]))
                 labels.append(np.full((len(chosen), 1), label))
             images.append(padded(shown.image, size))
@@ -184,8 +184,3 @@ def strips(image: NDArray[np.float32], side: int, rows: int) -> Iterator[NDArray
         strip = around[:, first : first + rows + side - 1]
         windows = np.lib.stride_tricks.sliding_window_view(strip, (side, side), axis=(1, 2))  # (C, rows, w, side, side)
         yield windows.transpose(1, 2, 0, 3, 4).reshape(-1, image.shape[0], side, side)
-
-
-def read_any(path: Path) -> NDArray[np.uint8]:
-    """An image of any size uint8 (H, W, 3): digits are smaller than photographs may be."""
-    return io.read_image(path, min_side=4)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from retina_seg import checkpoint, io, quality, zoo
 from retina_seg.checkpoint import BaseCard
 from retina_seg.classify import tasks
 from retina_seg.classify.models import build_model
-from retina_seg.classify.outputs import VALUE, Head, probabilities, split, width
+from retina_seg.classify.outputs import VALUE, Head, Kind, probabilities, split, width
 from retina_seg.config import PreprocessConfig
 from retina_seg.errors import UserError
 from retina_seg.fov import find_fov
@@ -54,15 +54,16 @@ class ClassifierCard(BaseCard):
 
     task: str
     heads: dict[str, tuple[str, ...]]
-    outputs: str
+    outputs: Kind
     model: ClassifierModel
     preprocess: PreprocessConfig = PreprocessConfig()
-    temperatures: dict[str, float] = Field(default_factory=dict)
+    temperatures: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     temperature_source: str = ""
 
     def questions(self) -> tuple[Head, ...]:
         """The heads."""
-        return tuple(Head(name, classes) for name, classes in self.heads.items())
+        ordered = tasks.find(self.task).ordered
+        return tuple(Head(name, classes, ordered) for name, classes in self.heads.items())
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,11 @@ class Classified:
     answers: tuple[Answer, ...]
     doubts: tuple[Doubt, ...]
 
+    @property
+    def withheld(self) -> bool:
+        """Whether a doubt is such that the answers should not be shown."""
+        return any(doubt.withholds for doubt in self.doubts)
+
 
 class Classifier:
     """A network that answers questions about an image.
@@ -160,7 +166,8 @@ class Classifier:
     Examples
     --------
     >>> grader = Classifier.from_pretrained("dr-grade")
-    >>> grade, oedema = grader.predict(io.read_image("eye.jpg")).answers
+    >>> grade, oedema = grader.predict("eye.jpg").answers
+    >>> grade.answer, grade.probabilities["0"]
     """
 
     def __init__(self, net: nn.Module, card: ClassifierCard, device: str = "auto") -> None:
@@ -182,9 +189,17 @@ class Classifier:
             raise UserError(f"{self.card.name} answers {self.card.task}, which no single image can ask")
         return how(image, self.card.model.in_shape, self.settings)
 
-    def predict(self, image: NDArray[np.uint8]) -> Classified:
-        """The answer to every question about an image uint8 (H, W, 3), and doubts about a photograph."""
+    def predict(self, source: str | Path | NDArray[np.uint8]) -> Classified:
+        """The answer to every question about an image uint8 (H, W, 3) or a file of one, and doubts about a photograph.
+
+        UserError for a file that is no image, or smaller than photographs, of digits than 4 pixels, may be.
+        """
+        image = self.read(source) if isinstance(source, str | Path) else source
         return Classified(tuple(self.answers(self.prepare(image))), self.doubts(image))
+
+    def read(self, path: str | Path) -> NDArray[np.uint8]:
+        """An image uint8 (H, W, 3) of the kind it answers about: digits may be smaller than photographs."""
+        return io.read_image(path) if tasks.find(self.card.task).retinal else io.read_image(path, min_side=4)
 
     def doubts(self, image: NDArray[np.uint8]) -> tuple[Doubt, ...]:
         """What makes answers about a photograph uint8 (H, W, 3) doubtful; () where the task has no photographs."""
@@ -217,8 +232,9 @@ class Classifier:
         prob = probabilities(outputs, self.card.outputs, self.card.temperatures.get(head.name, 1.0))
         if self.card.outputs != VALUE or not head.classes:
             return prob
-        # Least squares aims at 0 and 1 but is bound by neither.
-        inside = prob.clamp(min=1e-6)
+        # Least squares aims at 0 and 1 but is bound by neither. Where nothing is above 0 the order must stay.
+        below = prob.amin(dim=1, keepdim=True) * (prob.amax(dim=1, keepdim=True) <= 0)
+        inside = (prob - below).clamp(min=1e-6)
         return inside / inside.sum(dim=1, keepdim=True)
 
     @torch.inference_mode()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retina_seg.classify.outputs import ORDINAL, SOFTMAX, VALUE
+from retina_seg.classify.outputs import ORDINAL, SOFTMAX, VALUE, Kind
 from retina_seg.errors import UserError
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -55,7 +55,7 @@ def ordinal(outputs: Tensor, labels: Tensor, weights: Tensor | None = None) -> T
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "least_squares": least_squares, "ordinal": ordinal}
-OUTPUTS = {"cross_entropy": SOFTMAX, "least_squares": VALUE, "ordinal": ORDINAL}
+OUTPUTS: dict[str, Kind] = {"cross_entropy": SOFTMAX, "least_squares": VALUE, "ordinal": ORDINAL}
 """What the outputs of a network mean that was trained with a loss."""
 
 

@@ -3,6 +3,7 @@
 No network itself (see the file of its family), no losses and no training.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,13 @@ MODELS: dict[str, Callable[..., nn.Sequential]] = {
     "transformer": transformer,
     "lesion_grader": lesion_grader,
 }
+
+
+def arguments_of(name: str) -> str:
+    """The arguments of a network with what they are where none is given, in words; "" where it has none."""
+    given = inspect.signature(MODELS[name]).parameters.values()
+    own = [one for one in given if one.kind is one.KEYWORD_ONLY and one.name != "pretrained"]
+    return ", ".join(one.name + ("" if one.default is one.empty else f"={one.default}") for one in own)
 
 
 def build_model(

@@ -5,19 +5,27 @@ No network and no loss; tensors only.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-SOFTMAX, ORDINAL, VALUE = "softmax", "ordinal", "value"
+Kind = Literal["softmax", "ordinal", "value"]
+SOFTMAX: Kind = "softmax"
+ORDINAL: Kind = "ordinal"
+VALUE: Kind = "value"
 
 
 @dataclass(frozen=True)
 class Head:
-    """One question: its name and the possible answers in their order; none where the answer is a number."""
+    """One question: its name and the possible answers; none where the answer is a number.
+
+    `ordered` : whether an answer can be off by more or less, as grades are and digits are not.
+    """
 
     name: str
     classes: tuple[str, ...]
+    ordered: bool = False
 
 
 def width(head: Head, kind: str) -> int:

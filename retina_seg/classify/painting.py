@@ -1,16 +1,17 @@
 """A patch classifier as a segmenter: it answers for every pixel by itself. Scored as every segmenter is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import datasets, evaluate, io, metrics, preprocess, scoring
+from retina_seg import datasets, evaluate, io, metrics, overlay, preprocess, protocols, scoring
 from retina_seg.classify import fundus
 from retina_seg.classify.inference import Classifier, seen_by
 from retina_seg.datasets import Sample
 from retina_seg.errors import UserError
+from retina_seg.fov import find_fov
 from retina_seg.manifest import Row
 from retina_seg.photographs import load_photograph, rows_of
 from retina_seg.scores import Report
@@ -70,6 +71,8 @@ def score(
             io.write_probability(save_to / f"{row.id}_prob.tif", prediction.prob[0])
 
     _check(classifier)
+    if "vessels" not in protocols.find(protocol).targets:
+        raise UserError(f"{protocol} has no annotation of vessels: choose another protocol, as drive")
     if save_to is not None:
         io.make_folder(save_to)
     threshold, source = _threshold(classifier, data_root)
@@ -86,6 +89,42 @@ def score(
     candidate, seconds = scoring.timed(candidate)
     found = evaluate.evaluate(candidate, protocol, data_root, progress=progress, on_prediction=save)
     return found["vessels"], float(np.mean(seconds))
+
+
+def paint_files(
+    model: str | Path,
+    photographs: Sequence[tuple[Path, str]],
+    out: Path,
+    data_root: str | Path,
+    *,
+    threshold: float | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Paint photographs, and write mask, probability and overlay of each into `out` when it is done; their paths.
+
+    `photographs` : path and stem of the results of each, as `batch.plan` has them.
+
+    Without `threshold` it is chosen as in `score`, on photographs below `data_root`.
+    """
+    classifier = Classifier.from_pretrained(model, device)
+    _check(classifier)
+    io.make_folder(out)
+    chosen = _threshold(classifier, data_root)[0] if threshold is None else threshold
+    written = []
+    for done, (path, stem) in enumerate(photographs):
+        if progress:
+            progress(done, len(photographs))
+        image = io.read_image(path)
+        fov = find_fov(image)
+        prob = paint(classifier, image, fov)
+        mask = (prob >= chosen) & fov
+        paths = [out / f"{stem}_{kind}" for kind in ("mask.png", "prob.tif", "overlay.png")]
+        io.write_mask(paths[0], mask)
+        io.write_probability(paths[1], prob)
+        io.write_rgb(paths[2], overlay.blend(image, mask[None], ("vessels",)))
+        written += paths
+    return written
 
 
 def _check(classifier: Classifier) -> None:

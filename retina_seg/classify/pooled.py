@@ -38,10 +38,12 @@ def lesion_grader(
     Raises
     ------
     UserError
-        For images smaller than the grid, and for less than one reader.
+        For images smaller than the grid, a grid below 8, and less than one reader, feature or target.
     """
-    if readers < 1:
-        raise UserError(f"lesion_grader needs at least one of model.arguments.readers, got {readers}")
+    given = {"readers": (readers, 1), "grid": (grid, 8), "features": (features, 1), "targets": (targets, 1)}
+    for name, (value, least) in given.items():
+        if value < least:
+            raise UserError(f"lesion_grader: model.arguments.{name} is {value}, at least {least} is needed")
     if min(in_shape[1:]) < grid:
         raise UserError(
             f"lesion_grader pools {in_shape[1]} x {in_shape[2]} px to a grid of {grid} x {grid}: raise data.size or "

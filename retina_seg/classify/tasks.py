@@ -4,10 +4,12 @@ No network. Retinal tasks are read in fundus; what may be wrong with their sets 
 """
 
 import gzip
+import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from retina_seg import datasets, protocols
 from retina_seg.classify import fundus
-from retina_seg.classify.examples import Labelled
+from retina_seg.classify.examples import Images, Labelled
 from retina_seg.classify.outputs import Head
 from retina_seg.errors import UserError
 from retina_seg.preprocess import Preprocess
@@ -61,12 +63,14 @@ class TaskSpec:
     ----------
     load : reads it.
     retinal : whether its images are photographs, prepared as `preprocess` says.
+    ordered : whether its answers are `Head.ordered`.
     prepare : one image uint8 (H, W, 3) as the task has its images, for shape (C, h, w) and preprocess; None where a
         single image has no answer.
     size : side of the images unless another is wanted.
     folds : how many folds there are.
     watched_folds : whether a fold says which examples are watched, the test examples being the same in all.
     about : in a line, for a list.
+    columns : by which its scores are split (`Labelled.columns`).
     """
 
     load: Callable[[Wanted], LearningSet]
@@ -76,25 +80,45 @@ class TaskSpec:
     folds: int = 1
     watched_folds: bool = False
     retinal: bool = False
+    ordered: bool = False
+    columns: tuple[str, ...] = ()
 
 
-def _labelled(images: NDArray[np.float32], labels: NDArray[np.int64] | NDArray[np.float32], name: str) -> Labelled:
+def _labelled(images: Images, labels: NDArray[np.int64] | NDArray[np.float32], name: str) -> Labelled:
     """Examples that are nobody's in particular: each is its own subject."""
     keys = tuple(f"{name}:{number}" for number in range(len(images)))
     return Labelled(images, labels.reshape(len(images), -1), keys, keys)
 
 
-def _digits(wanted: Wanted) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _digits(wanted: Wanted) -> tuple[Images, NDArray[np.int64]]:
     """scikit-learn's 1,797 digits, enlarged from 8 x 8, paper 0 and ink 1."""
     found = toys.load_digits()
-    return _scaled(found.images / 16.0, wanted.size or TASKS["digits"].size), found.target.astype(np.int64)
+    return _Scaled(found.images / 16, wanted.size or TASKS["digits"].size), found.target.astype(np.int64)
 
 
-def _scaled(images: NDArray[np.float64], side: int) -> NDArray[np.float32]:
-    """Images (N, h, w) in [0, 1] at the wanted side, (N, 1, side, side)."""
-    method = cv2.INTER_AREA if side < images.shape[1] else cv2.INTER_CUBIC
-    enlarged = np.stack([cv2.resize(image.astype(np.float32), (side, side), interpolation=method) for image in images])
-    return np.clip(enlarged, 0, 1)[:, None]
+@dataclass(frozen=True)
+class _Scaled:
+    """Images (N, h, w), bytes or floats in [0, 1], each `_scaled` to a side when it is asked for."""
+
+    images: NDArray[np.uint8] | NDArray[np.float64]
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        image = self.images[index]
+        return _scaled(image / 255 if image.dtype == np.uint8 else image, self.side)
+
+
+def _scaled(image: NDArray[np.floating[Any]], side: int) -> NDArray[np.float32]:
+    """An image (h, w) in [0, 1] in the middle of a square of paper, 0, at the wanted side: (1, side, side)."""
+    height, width = image.shape
+    longer = max(height, width)
+    above, left = (longer - height) // 2, (longer - width) // 2
+    square = np.pad(image, ((above, longer - height - above), (left, longer - width - left))).astype(np.float32)
+    method = cv2.INTER_AREA if side < longer else cv2.INTER_CUBIC
+    return np.clip(cv2.resize(square, (side, side), interpolation=method), 0, 1)[None]
 
 
 def _shifted(part: Labelled, shift: int) -> Labelled:
@@ -116,11 +140,16 @@ def _digits_by_fold(wanted: Wanted) -> LearningSet:
     """Five folds; of what is not the test fold a fifth, drawn by the seed, is watched."""
     images, labels = _digits(wanted)
     everything = _labelled(images, labels, "digits")
-    folds = list(StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(images, labels))
+    folds = list(StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(labels, labels))
     rest, test = folds[wanted.fold - 1]
-    train, val = train_test_split(rest, test_size=0.2, stratify=labels[rest], random_state=wanted.seed)
+    train, val = train_test_split(rest, test_size=0.2, stratify=labels[rest], random_state=_drawn_by(wanted))
     moved = _shifted(everything.take(test), wanted.shift)
     return LearningSet((Head("digit", DIGITS),), everything.take(train), everything.take(val), moved)
+
+
+def _drawn_by(wanted: Wanted) -> int:
+    """The seed as scikit-learn takes it: seeds of a configuration may be larger."""
+    return wanted.seed % 2**32
 
 
 def _digits_320(wanted: Wanted) -> LearningSet:
@@ -128,9 +157,9 @@ def _digits_320(wanted: Wanted) -> LearningSet:
     images, labels = _digits(wanted)
     everything = _labelled(images, labels, "digits")
     train, rest = train_test_split(
-        np.arange(len(labels)), train_size=320, test_size=320, stratify=labels, random_state=wanted.seed
+        np.arange(len(labels)), train_size=320, test_size=320, stratify=labels, random_state=_drawn_by(wanted)
     )
-    val, test = train_test_split(rest, test_size=160, stratify=labels[rest], random_state=wanted.seed)
+    val, test = train_test_split(rest, test_size=160, stratify=labels[rest], random_state=_drawn_by(wanted))
     moved = _shifted(everything.take(test), wanted.shift)
     return LearningSet((Head("digit", DIGITS),), everything.take(train), everything.take(val), moved)
 
@@ -146,26 +175,32 @@ def _idx(folder: Path, name: str) -> NDArray[np.uint8]:
             dimensions = content[3] if content[:3] == b"\x00\x00\x08" and len(content) > 3 else 0
             start = 4 + 4 * dimensions
             shape = np.frombuffer(content[4:start].ljust(start - 4, b"\xff"), ">u4").astype(int)
-            if not dimensions or len(content) != start + shape.prod():
+            if not dimensions or len(content) != start + math.prod(map(int, shape)):
                 raise UserError(f"{path} is not a whole idx file of bytes, as MNIST has them: get it again")
             return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
     raise UserError(
-        f"there is no {name} or {name}.gz in {folder}: put the four files of MNIST there, or give data.folder"
+        f"there is no {name} or {name}.gz in {folder}: put MNIST's four files there, or name the folder they are in by "
+        "data.folder, below the data root or absolute"
     )
 
 
 def _mnist(wanted: Wanted) -> LearningSet:
-    """Any set in MNIST's four files; the last tenth of the training images is watched."""
+    """Any set in MNIST's four files; the last tenth of the training images is watched. Keys tell files apart."""
     folder = wanted.data_root / (wanted.folder or "MNIST")
     parts = []
     for name in ("train", "t10k"):
         images, labels = _idx(folder, f"{name}-images-idx3-ubyte"), _idx(folder, f"{name}-labels-idx1-ubyte")
         if images.ndim != 3 or labels.shape != images.shape[:1]:
             raise UserError(f"{folder}: {name} has images {images.shape} and labels {labels.shape}: they do not fit")
-        pixels = _scaled(images / 255.0, wanted.size or TASKS["mnist"].size)
-        parts.append(_labelled(pixels, labels.astype(np.int64), f"{folder.name}-{name}"))
+        if not images.size:
+            raise UserError(f"{folder}: {name} has images {images.shape}: there is nothing in them")
+        pixels = _Scaled(images, wanted.size or TASKS["mnist"].size)
+        content = zlib.crc32(labels.tobytes(), zlib.crc32(images.tobytes()))
+        parts.append(_labelled(pixels, labels.astype(np.int64), f"{folder.name}-{name}-{content:08x}"))
     everything, test = parts
     classes = tuple(str(number) for number in range(1 + int(max(everything.labels.max(), test.labels.max()))))
+    if len(classes) < 2:
+        raise UserError(f"{folder}: all images have label 0, and with one class there is nothing to tell apart")
     if len(everything) < 10:
         raise UserError(
             f"{folder} has {len(everything)} training images: a tenth is watched, so at least 10 are needed"
@@ -186,7 +221,7 @@ def _flowers(seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64], list[ND
 
 def _iris(wanted: Wanted) -> LearningSet:
     """The species from sepal and petal length and width, each standardised by the training flowers."""
-    measures, labels, parts = _flowers(wanted.seed)
+    measures, labels, parts = _flowers(_drawn_by(wanted))
     mean, deviation = measures[parts[0]].mean(axis=0), measures[parts[0]].std(axis=0)
     everything = _labelled(((measures - mean) / deviation)[:, :, None, None], labels, "iris")
     train, val, test = (everything.take(part) for part in parts)
@@ -195,7 +230,7 @@ def _iris(wanted: Wanted) -> LearningSet:
 
 def _petals(wanted: Wanted) -> LearningSet:
     """A regression on one feature: the width of a petal, cm, from its length, cm."""
-    measures, _, parts = _flowers(wanted.seed)
+    measures, _, parts = _flowers(_drawn_by(wanted))
     everything = _labelled(measures[:, 2:3, None, None], measures[:, 3:4], "petals")
     train, val, test = (everything.take(part) for part in parts)
     return LearningSet((Head("petal_width_cm", ()),), train, val, test)
@@ -218,10 +253,10 @@ def _split(heads: tuple[Head, ...], parts: Mapping[str, Labelled]) -> LearningSe
 
 
 def _prepare_digit(image: NDArray[np.uint8], shape: Sequence[int], _settings: Preprocess) -> NDArray[np.float32]:
-    """A digit of any size, light ink on dark or dark on light, as the tasks of digits have them."""
+    """A digit of any size and shape, light ink on dark or dark on light, as the tasks of digits have them."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) / 255.0
     ink = 1 - grey if np.median(grey) > 0.5 else grey
-    return _scaled(ink[None], shape[1])[0]
+    return _scaled(ink, shape[1])
 
 
 TASKS: dict[str, TaskSpec] = {
@@ -238,6 +273,7 @@ TASKS: dict[str, TaskSpec] = {
         None,
         27,
         retinal=True,
+        columns=("photograph",),
     ),
     "idrid-grade": TaskSpec(
         _grades,
@@ -247,6 +283,8 @@ TASKS: dict[str, TaskSpec] = {
         fundus.GRADE_FOLDS,
         watched_folds=True,
         retinal=True,
+        ordered=True,
+        columns=("dr_grade", "dme_risk", "eye"),
     ),
 }
 

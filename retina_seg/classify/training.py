@@ -187,6 +187,9 @@ class _Classification:
             raise UserError(
                 f"training.loss is ordinal, {', '.join(bad)} has no more than two classes: use cross_entropy"
             )
+        if config.training.class_weights and (bad := [head.name for head in self.heads if not head.classes]):
+            raise UserError(f"training.class_weights: {', '.join(bad)} is a number and has no classes; leave it out")
+        self.examples = ",".join((*self._data.train.keys, *self._data.val.keys))
         self.shape = tuple(self._data.train.images[0].shape)
         torch.manual_seed(config.seed)
         self._card = ClassifierCard(
@@ -329,7 +332,7 @@ def _class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
 
 
 def _start(net: nn.Module, name: str) -> BaseCard:
-    """Give the body of a network the weights of another one's wherever they fit; the card of that one.
+    """Give the body of a network the weights of another one's; the card of that one. UserError where it does not fit.
 
     A `lesion_grader` may begin with a packaged model that segments, or a run of one.
     """
@@ -345,12 +348,13 @@ def _start(net: nn.Module, name: str) -> BaseCard:
         return card
     start = inference.Classifier.from_pretrained(name, "cpu")
     own, given = net.state_dict(), start.net.state_dict()
-    shared = [key for key in own if key.startswith("body.") and key in given]
-    fitting = {key: given[key] for key in shared if own[key].shape == given[key].shape}
-    if not fitting:
+    wanted = [key for key in own if key.startswith("body.")]
+    unfit = [key for key in wanted if key not in given or own[key].shape != given[key].shape]
+    if unfit:
         raise UserError(
-            f"training.start: nothing of the body of {name}, a {start.card.model.name}, fits this network: start from "
-            "a run of the same model"
+            f"training.start: {len(unfit)} of the {len(wanted)} tensors of this network's body, {unfit[0]} the first, "
+            f"are not as in {name}, a {start.card.model.name} {start.card.model.arguments} of images "
+            f"{start.card.model.in_shape}: start from a run of the same model"
         )
-    net.load_state_dict({**own, **fitting})
+    net.load_state_dict({**own, **{key: given[key] for key in wanted}})
     return start.card

@@ -100,8 +100,8 @@ def load_encoder(features: nn.Sequential, weights: str | Path) -> None:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except Exception as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}; {wanted}") from error
+    except Exception as error:  # its text may tell how to run what is in the file
+        raise UserError(f"{path} cannot be read as weights: {wanted}") from error
     if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
         raise UserError(f"{path} holds no weights by name: {wanted}")
     given = {key: tensor for key, tensor in loaded.items() if not key.startswith("classifier.")}

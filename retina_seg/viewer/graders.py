@@ -42,7 +42,7 @@ def error_of(card: ClassifierCard) -> str:
 class Graded:
     """What a classifier says of a photograph, what makes that doubtful, and what it looks at.
 
-    `figures` are those of `drawing.explained` as PNG, by name.
+    `figures` are those of `drawing.explained` as PNG, by name. Both are empty where a doubt withholds the answers.
     """
 
     answers: Sequence[Answer]
@@ -99,12 +99,15 @@ def grade(name: str, loaded: Loaded) -> Graded:
     """Ask a classifier about a photograph; waits while another visitor runs a model."""
     with engine.one_at_a_time:
         classifier = _classifier(name)
+        doubts = classifier.doubts(loaded.image)
+        texts = [doubt.text for doubt in doubts]
+        if any(doubt.withholds for doubt in doubts):
+            return Graded((), texts, {})
         prepared = classifier.prepare(loaded.image)
         answers = classifier.answers(prepared)
         drawn = drawing.explained(classifier, prepared, answers)
         first = sorted(drawn, key=lambda name: not name.startswith("cam"))  # what a visitor asks first
-        doubts = [doubt.text for doubt in classifier.doubts(loaded.image)]
-        return Graded(answers, doubts, {name: report.png(drawn[name]) for name in first})
+        return Graded(answers, texts, {name: report.png(drawn[name]) for name in first})
 
 
 class _Prepared:
