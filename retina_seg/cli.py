@@ -546,16 +546,22 @@ def models_list() -> None:
 
 
 @models.command("show")
-def models_show(name: Annotated[str, typer.Argument(help="Packaged model or run folder.")]) -> None:
-    """The whole card of a model or classifier as JSON.
+def models_show(
+    name: Annotated[str, typer.Argument(help="Packaged model or run folder.")],
+    whole: Annotated[bool, typer.Option("--all", help="Long lists, as of images, to their end.")] = False,
+) -> None:
+    """The card of a model or classifier as JSON.
 
     Example: `retina-seg models show vessels-drive`
     """
+    import json
+
     from retina_seg import zoo
     from retina_seg.classify import inference
 
     card = inference.card_of(name) if inference.is_classifier(name) else zoo.card(name)
-    terminal.console.print_json(card.model_dump_json())
+    shown = json.loads(card.model_dump_json())
+    terminal.console.print_json(data=shown if whole else terminal.shortened(shown))
 
 
 @models.command("verify")

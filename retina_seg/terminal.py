@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Where there is no terminal, tables are written wide enough not to be folded.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
 errors = Console(stderr=True)
+_LONG, _SHOWN = 12, 3
 
 
 def tell(outcome: "Outcome") -> None:
@@ -88,6 +89,16 @@ def comparison(one: "Report", other: "Report", names: tuple[str, str]) -> None:
 def labels(given: tuple[str, str], models: tuple[str, str]) -> tuple[str, str]:
     """What two reports are called: their models or, where these are alike, what the user gave."""
     return models if models[0] != models[1] else given
+
+
+def shortened(value: Any) -> Any:
+    """What JSON holds, with long lists cut to their first entries and how many there are."""
+    if isinstance(value, dict):
+        return {key: shortened(one) for key, one in value.items()}
+    if isinstance(value, list):
+        first = [shortened(one) for one in value[:_SHOWN]]
+        return value if len(value) <= _LONG else [*first, f"and {len(value) - _SHOWN} more (--all)"]
+    return value
 
 
 def stopped_early(training: Mapping[str, Any]) -> str:

@@ -259,7 +259,10 @@ def test_models(run):
     code, output = run("models", "verify")
     assert code == 0
     assert "vessels-drive: sound" in output
-    assert json.loads(run("models", "show", "vessels-drive")[1])["targets"] == ["vessels"]
+    card, whole = (json.loads(run("models", "show", "vessels-drive", *more)[1]) for more in ((), ("--all",)))
+    assert card["targets"] == whole["targets"] == ["vessels"]
+    assert card["training"]["images"] == [*whole["training"]["images"][:3], "and 17 more (--all)"]
+    assert len(whole["training"]["images"]) == 20
 
 
 def test_data_list(run):

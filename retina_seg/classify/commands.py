@@ -185,12 +185,12 @@ def show(scored: "ClassReport", columns: Sequence[str], *, name: str = "") -> No
     for question, head in scored.heads.items():
         title = f"{name or scored.model}, {question} ({scored.split}, {of}{leak})"
         shown = [head, *([scored.clean[question]] if question in scored.clean else [])]
-        columns = ("score", "value", "95 % interval", "without leaks", "95 % interval")[: 1 + 2 * len(shown)]
+        header = ("score", "value", "95 % interval", "without leaks", "95 % interval")[: 1 + 2 * len(shown)]
         rows = [
             (one, *(text for own in shown for text in (f"{own.scores[one]:.4f}", markdown.interval(own.ci95[one]))))
             for one in head.scores
         ]
-        terminal.table(columns, rows, title=title)
+        terminal.table(header, rows, title=title)
         clean = scored.clean.get(question, head)
         of_these = ", without leaks" if scored.clean else ""
         if clean.confusion:

@@ -261,7 +261,7 @@ def _draw(record: Mapping[str, Any], path: Path) -> None:
 
 
 def _section(study: Study, record: Mapping[str, Any]) -> str:
-    """Title, what it is, and the table: mean and standard deviation over seeds or folds."""
+    """Title, what it is, and the table: mean and standard deviation over seeds or folds, the median of seconds."""
     arms: dict[str, list[Mapping[str, Any]]] = {}
     for row in record["rows"]:
         arms.setdefault(row["arm"], []).append(row)
@@ -278,7 +278,7 @@ def _section(study: Study, record: Mapping[str, Any]) -> str:
     for name, rows in arms.items():
         cells = [_spread([row["scores"][head].get(score) for row in rows]) for head, score in shown]
         cells += [_spread([row.get("joint") for row in rows]) for _ in joint]
-        seconds = np.mean([row["seconds"] for row in rows])
+        seconds = np.median([row["seconds"] for row in rows])  # some were paused
         counts = f"{rows[0]['parameters']:,} | {rows[0]['examples']:,}"
         shown_seconds = f"{seconds:.2g}" if study.painted else f"{seconds:.0f}"
         lines.append(f"| {name} | {counts} | {' | '.join(cells)} | {len(rows)} | {shown_seconds} |")
