@@ -175,8 +175,9 @@ def _networks() -> Study:
         "Networks on digits",
         "scikit-learn's 1,797 digits, five folds, each network with one setting that was not searched for; learnt from "
         "are the training and the validation digits, as there is nothing to choose. The writers are few and on both "
-        "sides. Turning and moving the training digits is worth more than the choice of a network: as they are, "
-        "networks and the kernel SVM lie within .02 of each other.",
+        "sides. The small CNN, a modern one with batch normalisation, is ahead with and without turned digits; LeNet-5 "
+        "and the MLP gain .012 and .007 by them, with which LeNet-5 passes the Gaussian kernel. One digit of a fold is "
+        ".003.",
         tuple(arms),
         folds=5,
     )
@@ -276,8 +277,12 @@ def _transfer() -> Study:
         "The grader at 512 px of field of view, 100 steps of 8 photographs: all of it from random weights, its body "
         "frozen as the packaged `lesions` has it, or the whole fine-tuned from there; scored on the 100 test "
         "photographs that `lesions` has not seen. The most frequent answers of the training photographs are right for "
-        ".29 (retinopathy), .45 (oedema) and .26 (both) of them, with a kappa of 0. A frozen body looks at every "
-        "photograph once, for all its trainings: the first of them took three minutes, the others seconds.",
+        ".29 (retinopathy), .45 (oedema) and .26 (both) of them, with a kappa of 0. With a body that knows lesions "
+        "and stays as it is, a tenth of the labels, 32 photographs, is worth as much as all of them, and fine-tuning "
+        "gains nothing at any share; random weights come near neither, for which 100 steps are too few: compared is "
+        "what little computing buys. The 95 % interval of one kappa on 100 photographs is some .14 to either side. A "
+        "frozen body looks at every photograph once, for all its trainings: the first of them took three minutes, the "
+        "others seconds; others of the table were trained in bfloat16 on another computer, at three times the speed.",
         tuple(arms),
         without_seen_by="lesions",
     )
