@@ -130,6 +130,7 @@ def test_the_grade_page_shows_answers_and_what_they_rest_on(visit, photographs, 
     page.get_by_role("tabpanel").first.get_by_role("img").scroll_into_view_if_needed()
     page.screenshot(path=picture_folder / "viewer-grade-looked-at.png")
     page.get_by_text("What excites a unit").click()
+    visitor.settle()  # a click while the page is drawn anew may be lost
     page.get_by_role("button", name="Find the patches").click()
     page.get_by_text("image 0:").wait_for(timeout=120_000)
     page.get_by_text("image 0:").scroll_into_view_if_needed()
