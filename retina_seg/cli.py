@@ -235,7 +235,7 @@ def evaluate(
     from retina_seg import io, scoring
 
     def score(name: str, save_to: Path | None) -> "dict[str, Report]":
-        with terminal.bar("photographs", None) as advance:
+        with terminal.counting("photographs") as advance:
             return scoring.score(
                 name,
                 protocol,
@@ -244,7 +244,7 @@ def evaluate(
                 flips=flips,
                 clean=postprocess,
                 save_to=save_to,
-                progress=lambda done, total: advance(done, total=total),
+                progress=advance,
             )
 
     def show(report: "Report") -> None:
@@ -356,7 +356,7 @@ def robustness(
     names = degradation or list(degradations.DEGRADATIONS)
     scored: dict[tuple[str, str], dict[str, float]] = {}
     for model in models:
-        with terminal.bar(f"{model}: photographs", None) as advance:
+        with terminal.counting(f"{model}: photographs") as advance:
             lines = worse.score(
                 model,
                 protocol,
@@ -366,7 +366,7 @@ def robustness(
                 penalty_factor=penalty_factor,
                 known=degradations.read_all(folder),
                 device=device,
-                progress=lambda done, total: advance(done, total=total),
+                progress=advance,
                 on_lines=lambda found: degradations.remember(folder, found),
             )
         if leaked := max(line.leaked for line in lines):

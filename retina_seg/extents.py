@@ -58,7 +58,7 @@ def disc_pixels(prediction: Prediction, finder: Segmenter | None = None) -> int 
 
 def withheld(prediction: Prediction) -> bool:
     """Whether nothing should be counted: something is wrong with the photograph (`quality.Doubt.withholds`)."""
-    return any(doubt.withholds for doubt in prediction.photograph_doubts)
+    return quality.withheld(prediction.photograph_doubts)
 
 
 def measure(prediction: Prediction, unit: int | None) -> dict[str, Extent]:

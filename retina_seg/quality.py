@@ -10,6 +10,7 @@ limits holds for every camera. The limits were chosen by two kinds of evidence, 
   untouched). They were trained on, so only the fall counts, not the height.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -103,6 +104,11 @@ class Doubt:
     kind: str
     text: str
     withholds: bool
+
+
+def withheld(doubts: Iterable[Doubt]) -> bool:
+    """Whether one of them withholds what was found."""
+    return any(doubt.withholds for doubt in doubts)
 
 
 class Edges(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from retina_seg import checkpoint, datasets, explain, io, overlay, preprocess, records
+from retina_seg import checkpoint, datasets, explain, io, overlay, preprocess, quality, records
 from retina_seg.errors import UserError
 from retina_seg.fov import find_fov
 from retina_seg.photographs import rows_of
@@ -71,13 +71,13 @@ def draw_run(run: Path, data_root: str | Path) -> list[Path]:
 
 def draw_log(run: Path) -> list[Path]:
     """Draw curves.png of a finished run of a classifier from its log; returns the path."""
-    save(learning(run), run / "curves.png")
+    save(learning(checkpoint.read_log(run)), run / "curves.png")
     return [run / "curves.png"]
 
 
-def learning(run: Path) -> "Figure":
-    """How loss and watched scores of a run of a classifier went, from its log."""
-    return curves(checkpoint.read_log(run), "validation examples", scores=("accuracy", "rmse"), ylabel="score")
+def learning(log: Sequence[Mapping[str, float]]) -> "Figure":
+    """How loss and watched scores of a classifier went, from the log of its run."""
+    return curves(log, "validation examples", scores=("accuracy", "rmse"), ylabel="score")
 
 
 def curves(
@@ -402,7 +402,7 @@ def one_page(
         texts[_MOST_WARNINGS - 1 :] = [f"{len(texts) - _MOST_WARNINGS + 1} more; see the JSON beside this page."]
     for text in texts:
         height = _paragraph(page, (_LEFT, height), f"Warning: {text}", _WIDE, lines=2, colour=_ALARM)
-    if any(doubt.withholds for doubt in prediction.doubts):
+    if quality.withheld(prediction.doubts):
         height = _paragraph(page, (_LEFT, height), "Biomarkers are withheld because of this.", _WIDE, colour=_ALARM)
     for number, column in enumerate(filter(None, columns)):
         left, top = _LEFT + 0.44 * number, height - 0.01

@@ -180,6 +180,13 @@ def bar(what: str, total: int | None) -> Iterator[Callable[..., None]]:
         yield advance
 
 
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """`bar` of work that tells its size on the way; gives advance(done, total)."""
+    with bar(what, None) as advance:
+        yield lambda done, total: advance(done, total=total)
+
+
 def table(columns: tuple[str, ...], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """Print rows under their columns."""
     drawn = Table(title=title, title_justify="left", title_style="bold")

@@ -3,6 +3,7 @@ import struct
 
 import numpy as np
 import pytest
+from mnist_files import idx, write
 
 from retina_seg import datasets, photographs, protocols
 from retina_seg.classify import examples, fundus, tasks
@@ -69,10 +70,6 @@ def test_a_share_takes_as_much_of_every_class():
     assert np.bincount(examples.few(part, 1e-4, seed=0).labels[:, 0]).tolist() == [1] * 10
 
 
-def _idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
-
-
 def test_files_of_mnist(tmp_path):
     rng = np.random.default_rng(0)
     folder = tmp_path / "MNIST"
@@ -82,8 +79,8 @@ def test_files_of_mnist(tmp_path):
     }
     for name, array in images.items():
         labels = np.arange(len(array), dtype=np.uint8) % 10
-        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(_idx(array)))
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(_idx(labels))
+        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(array)))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(idx(labels))
     found = tasks.load("mnist", Wanted(data_root=tmp_path))
     assert (len(found.train), len(found.val), len(found.test)) == (27, 3, 9)
     np.testing.assert_allclose(found.test.images[4][0], images["t10k"][4] / 255, atol=1e-6)
@@ -100,11 +97,8 @@ def test_files_of_mnist(tmp_path):
 
 
 def _files(folder, images, labels=None):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("train", "t10k"):
-        given = np.arange(len(images), dtype=np.uint8) % 10 if labels is None else labels
-        (folder / f"{name}-images-idx3-ubyte").write_bytes(_idx(images))
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(_idx(given))
+    for part in ("train", "t10k"):
+        write(folder, part, images, np.arange(len(images), dtype=np.uint8) % 10 if labels is None else labels)
 
 
 def test_files_of_other_images_have_other_keys(tmp_path):

@@ -2,9 +2,9 @@ import json
 import os
 import shutil
 import signal
-import struct
 from dataclasses import replace
 
+import mnist_files
 import numpy as np
 import pytest
 import torch
@@ -186,13 +186,10 @@ def test_a_body_that_does_not_fit_is_refused(digits_run, tmp_path):
 
 
 def _mnist(folder, seed, classes=10):
-    folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(seed)
-    for name in ("train", "t10k"):
-        images, labels = rng.integers(0, 256, (40, 8, 8), dtype=np.uint8), np.arange(40, dtype=np.uint8) % classes
-        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
-            header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-            (folder / f"{name}-{kind}-ubyte").write_bytes(header + array.tobytes())
+    for part in ("train", "t10k"):
+        images = rng.integers(0, 256, (40, 8, 8), dtype=np.uint8)
+        mnist_files.write(folder, part, images, np.arange(40, dtype=np.uint8) % classes)
 
 
 def test_no_run_goes_on_with_other_examples(tmp_path):

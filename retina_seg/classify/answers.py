@@ -1,13 +1,12 @@
 """What a classifier answered about many images, as lines, JSON and a table: what is in doubt is withheld."""
 
 import csv
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from retina_seg.classify.inference import Classified, ClassifierCard
+from retina_seg.classify.inference import Classified, Classifier
 from retina_seg.errors import UserError
 
 
@@ -17,20 +16,20 @@ class Answered:
 
     Attributes
     ----------
-    card : of the classifier.
+    classifier : who answers.
     images : path -> answers, or none where a doubt withholds them (`quality.Doubt`), and warnings.
     failed : path -> why.
     """
 
-    card: ClassifierCard
+    classifier: Classifier
     images: dict[str, Classified] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
-    def add(self, path: Path, ask: Callable[[], Classified]) -> list[str]:
+    def add(self, path: Path) -> list[str]:
         """Ask about an image and remember what is said; the lines to print."""
         name = str(path)
         try:
-            said = self.images[name] = ask()
+            said = self.images[name] = self.classifier.predict(path)
         except UserError as error:
             self.failed[name] = str(error)
             return [str(error) if name in str(error) else f"{name}: {error}"]
@@ -57,12 +56,12 @@ class Answered:
                 },
                 "warnings": [doubt.text for doubt in said.doubts],
             }
-        return {"model": self.card.name, "research_use_only": True, "images": found, "failed": self.failed}
+        return {"model": self.classifier.card.name, "research_use_only": True, "images": found, "failed": self.failed}
 
     def as_csv(self) -> str:
         """A line for each image: every question with its probabilities, empty where withheld, warnings and errors."""
         columns = ["image"]
-        for question, classes in self.card.heads.items():
+        for question, classes in self.classifier.card.heads.items():
             columns += [question, *(f"{question}_p_{one}" for one in classes)]
         text = StringIO()
         writer = csv.DictWriter(text, [*columns, "warnings", "error"], restval="", lineterminator="\n")

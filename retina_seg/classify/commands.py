@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -239,10 +238,10 @@ def predict(
     for path in (json, csv):
         if path is not None:
             io.make_folder(path.parent)
-    answered = Answered(classifier.card)
+    answered = Answered(classifier)
     try:
         for path, _stem in batch.plan(inputs):
-            for line in answered.add(path, partial(classifier.predict, path)):
+            for line in answered.add(path):
                 terminal.console.print(terminal.plain(line), soft_wrap=True, highlight=False)
     finally:  # also of a work that was stopped
         if json is not None:
@@ -314,7 +313,7 @@ def paint(
     from retina_seg.classify import painting
 
     if images:
-        with terminal.bar("photographs", None) as advance:
+        with terminal.counting("photographs") as advance:
             written = painting.paint_files(
                 model,
                 batch.plan(images),
@@ -322,20 +321,20 @@ def paint(
                 data_root,
                 threshold=threshold,
                 device=device,
-                progress=lambda done, total: advance(done, total=total),
+                progress=advance,
             )
         terminal.files(written)
         return
     if threshold is not None:
         raise UserError("--threshold is of images that are named: the masks of a protocol have their own")
-    with terminal.bar("photographs", None) as advance:
+    with terminal.counting("photographs") as advance:
         scored, seconds = painting.score(
             model,
             protocol,
             data_root,
             save_to=out,
             device=device,
-            progress=lambda done, total: advance(done, total=total),
+            progress=advance,
         )
     terminal.report(scored)
     terminal.console.print(f"{seconds:.1f} seconds a photograph", highlight=False)
@@ -365,8 +364,6 @@ def study(
     """
     from retina_seg.classify import comparisons
 
-    with terminal.resumable(), terminal.bar("trainings", None) as advance:
-        path = comparisons.run(
-            name, data_root, folder, device=device, progress=lambda done, total: advance(done, total=total)
-        )
+    with terminal.resumable(), terminal.counting("trainings") as advance:
+        path = comparisons.run(name, data_root, folder, device=device, progress=advance)
     terminal.files([path])

@@ -58,9 +58,8 @@ def draw_learning(name: str | Path, out: Path) -> list[Path]:
 
 def learning(name: str | Path) -> dict[str, Any]:
     """How a classifier learnt, as figure: curves of loss and watched scores. Only a run folder with a log has any."""
-    if str(name) in inference.names() or not checkpoint.read_log(Path(name)):
-        return {}
-    return {"curves": report.learning(Path(name))}
+    log = [] if str(name) in inference.names() else checkpoint.read_log(Path(name))
+    return {"curves": report.learning(log)} if log else {}
 
 
 def draw_explained(classifier: Classifier, image: NDArray[np.uint8], out: Path) -> list[Path]:

@@ -157,7 +157,7 @@ class Classified:
     @property
     def withheld(self) -> bool:
         """Whether a doubt is such that the answers should not be shown."""
-        return any(doubt.withholds for doubt in self.doubts)
+        return quality.withheld(self.doubts)
 
 
 class Classifier:

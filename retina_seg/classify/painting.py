@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import datasets, evaluate, io, metrics, overlay, preprocess, protocols, scoring
+from retina_seg import datasets, evaluate, inference, io, metrics, overlay, preprocess, protocols, scoring
 from retina_seg.classify import fundus
 from retina_seg.classify.inference import Classifier, seen_by
 from retina_seg.datasets import Sample
@@ -118,11 +118,11 @@ def paint_files(
         image = io.read_image(path)
         fov = find_fov(image)
         prob = paint(classifier, image, fov)
-        mask = (prob >= chosen) & fov
+        mask = inference.threshold(prob[None], (chosen,), fov)
         paths = [out / f"{stem}_{kind}" for kind in ("mask.png", "prob.tif", "overlay.png")]
-        io.write_mask(paths[0], mask)
+        io.write_mask(paths[0], mask[0])
         io.write_probability(paths[1], prob)
-        io.write_rgb(paths[2], overlay.blend(image, mask[None], ("vessels",)))
+        io.write_rgb(paths[2], overlay.blend(image, mask, ("vessels",)))
         written += paths
     return written
 

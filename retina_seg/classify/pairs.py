@@ -1,6 +1,5 @@
 """Two classifiers of one task beside each other: their difference, and subgroups that turn their order round."""
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -33,21 +32,20 @@ def differences(one: ClassReport, other: ClassReport, *, names: tuple[str, str] 
         For reports of different tasks.
     """
     check_comparable((one.model, one.task), (other.model, other.task))
-    mine, theirs = (
-        {row["key"]: row for row in each.per_example if row["key"] not in set(each.leaked)} for each in (one, other)
-    )
+    mine, theirs = _unseen(one), _unseen(other)
     common = [key for key in mine if key in theirs]
     title = " less ".join(names or (one.model, other.model))
     if not common:
         return [f"{title}: no example has been answered by both and seen by neither, so nothing is known of them"]
     said, subjects = [], [mine[key]["subject"] for key in common]
     columns = ((mine, "answer"), (theirs, "answer"), (mine, "truth"))
+    ordered = tasks.find(one.task).ordered
     for name, head in one.heads.items():
         given = [[rows[key][name][kind] for key in common] for rows, kind in columns]
         if head.classes:
             given = [[head.classes.index(text) for text in texts] for texts in given]
         arrays = [np.asarray(values) for values in given]
-        difference = partial(_difference, classes=bool(head.classes), ordered=tasks.find(one.task).ordered)
+        difference = partial(_difference, classes=bool(head.classes), ordered=ordered)
         spread = measures.bootstrap_all(difference, arrays, subjects, n=evaluation.RESAMPLES)
         said += [
             f"{name}, {score}: {title} {markdown.difference(value, spread[score])} on {len(common)} examples"
@@ -63,7 +61,7 @@ def _difference(
 
     def scores(said: NDArray[Any]) -> dict[str, float]:
         if not classes:
-            return {"RMSE": math.sqrt(float(np.mean((said - truth) ** 2)))}
+            return {"RMSE": measures.regression_scores(said, truth)["rmse"]}
         kappa = {"quadratic kappa": measures.quadratic_kappa(said, truth)} if ordered else {}
         return {"accuracy": float(np.mean(said == truth)), **kappa}
 
@@ -87,7 +85,7 @@ def reversals(one: ClassReport, other: ClassReport, *, names: tuple[str, str] | 
         For reports of different tasks.
     """
     check_comparable((one.model, one.task), (other.model, other.task))
-    mine, theirs = ({row["key"] for row in each.per_example} - set(each.leaked) for each in (one, other))
+    mine, theirs = _unseen(one).keys(), _unseen(other).keys()
     if not mine or not theirs:
         return ["one of the two has seen every example it was scored on: nothing can be compared"]
     if mine == theirs:
@@ -106,6 +104,12 @@ def reversals(one: ClassReport, other: ClassReport, *, names: tuple[str, str] | 
             found += [f"{name} by {column}: {said}"] if said else []
     apart = f"{len(mine - theirs)} examples that only the first has answered and {len(theirs - mine)} only the other"
     return found or [f"no subgroup turns the order of the two round; there are {apart}"]
+
+
+def _unseen(scored: ClassReport) -> dict[str, dict[str, Any]]:
+    """What was answered about the examples that a classifier has not seen, by their keys."""
+    leaked = frozenset(scored.leaked)
+    return {row["key"]: row for row in scored.per_example if row["key"] not in leaked}
 
 
 def _counts(groups: Mapping[str, Sequence[float]], names: Sequence[str]) -> tuple[list[int], list[int]]:

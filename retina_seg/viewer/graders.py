@@ -6,11 +6,12 @@ Models that segment are in engine.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import explain, figures, report
+from retina_seg import checkpoint, explain, figures, quality, report
 from retina_seg.classify import drawing, evaluation, inference, tasks
 from retina_seg.classify.inference import Answer, Classifier, ClassifierCard
 from retina_seg.viewer import engine
@@ -42,7 +43,8 @@ def error_of(card: ClassifierCard) -> str:
 class Graded:
     """What a classifier says of a photograph, what makes that doubtful, and what it looks at.
 
-    `figures` are those of `drawing.explained` as PNG, by name. Both are empty where a doubt withholds the answers.
+    `figures` are those of `drawing.explained` as PNG, by name. There are no answers and figures where a doubt withholds
+    them.
     """
 
     answers: Sequence[Answer]
@@ -87,6 +89,12 @@ def _measured(name: str, _written: int) -> tuple[str, Mapping[str, bytes]]:
 
 def learning(name: str) -> bytes | None:
     """The learning curves of a run folder as PNG; None of what keeps no log, as packaged classifiers."""
+    log = Path(name) / checkpoint.LOG
+    return _learning(name, log.stat().st_mtime_ns) if log.is_file() else None
+
+
+@lru_cache(maxsize=engine.MODELS)
+def _learning(name: str, _written: int) -> bytes | None:
     return next((report.png(figure) for figure in drawing.learning(name).values()), None)
 
 
@@ -101,7 +109,7 @@ def grade(name: str, loaded: Loaded) -> Graded:
         classifier = _classifier(name)
         doubts = classifier.doubts(loaded.image)
         texts = [doubt.text for doubt in doubts]
-        if any(doubt.withholds for doubt in doubts):
+        if quality.withheld(doubts):
             return Graded((), texts, {})
         prepared = classifier.prepare(loaded.image)
         answers = classifier.answers(prepared)
