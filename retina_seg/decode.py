@@ -1,40 +1,40 @@
-"""From an image file, on disk or in memory, to the pixels it stores: PNG, TIFF, JPEG, PPM, GIF, BMP, WebP, 2-D NIfTI.
+"""From an image file, on disk or in memory, to the pixels it stores; which file is which format.
 
-Not here: what the values mean (photograph or label), scaling to 8 bits, writing (all in io).
+Not here: what the values mean (photograph or label), scaling to 8 bits, writing (all in io), the formats with
+more to them than pillow does (decode_png, decode_tiff, decode_nifti).
 
 What a file is, its content decides (a JPEG named .png is read); only NIfTI is told by its suffix.
 """
 
-import gzip
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
+from retina_seg import decode_names, decode_nifti, decode_pillow, decode_png, decode_pnm, decode_tags, decode_tiff
+from retina_seg.decode_limits import (
+    MAX_PIXELS,
+    Parsed,
+    check_bytes,
+    check_file,
+    check_scans,
+    check_size,
+    several_pages,
+    too_many_pixels,
+)
+from retina_seg.decode_nifti import Placement
 from retina_seg.errors import UserError
 
-MAX_PIXELS = 100_000_000
-"""Largest number of pixels that is decoded (10,000 x 10,000); fundus cameras stay below 30 million."""
+__all__ = ["MAX_PIXELS", "InMemory", "Placement", "Source", "decode", "placement"]
 
-_MAX_NIFTI_OFFSET = 2**26
-"""Largest number of bytes before the pixels of a NIfTI image; a few kB are usual."""
-_FORMATS = ("PNG", "TIFF", "JPEG", "PPM", "GIF", "BMP", "WEBP")
-_TOO_LARGE = f"reduce it to at most {MAX_PIXELS:,} pixels (no fundus camera makes more)"
-_CONVERTED = {
-    "PA": "RGBA",
-    "La": "LA",
-    "RGBa": "RGBA",
-    "RGBX": "RGB",
-    "CMYK": "RGB",
-    "YCbCr": "RGB",
-    "1": "L",
-}
+_FORMATS = ("JPEG", "PPM", "GIF", "BMP", "WEBP", "AVIF", "JPEG2000")
+_EXPECTED = "expected PNG, TIFF, JPEG, PPM, GIF, BMP, WebP, AVIF, JPEG 2000 or 2-D NIfTI"
+_IF_BUILT = {"an AVIF photograph": "avif", "a JPEG 2000 image": "jpg_2000"}  # features of pillow
 _ORIENTATION_TAG = 274  # EXIF 2.32 and TIFF 6.0: values 1 to 8
 _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
@@ -45,15 +45,6 @@ _UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: np.rot90(a),
 }
-_OTHER_CONTENT = (
-    (0, b"%PDF", "a PDF document"),
-    (128, b"DICM", "a DICOM file"),
-    (0, b"PK\x03\x04", "a ZIP archive or office document"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (4, b"ftyphei", "a HEIC photograph"),
-    (4, b"jP  \r\n", "a JPEG 2000 image"),
-    (0, b"\x89HDF", "an HDF5 file"),
-)
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,157 +87,120 @@ def decode(source: Source, *, min_side: int = 1) -> NDArray[Any]:
     Raises
     ------
     UserError
-        no such file, folder, empty, no image, unknown format, damaged, too small, more than `MAX_PIXELS`,
-        several pages
+        no such file, folder, empty, no image, unknown format or compression, damaged, too small, more than
+        `MAX_PIXELS` or the bytes of `decode_limits`, several pages
     """
+    _check_there(source)
+    try:
+        with _open(source) as stream:
+            check_file(source, stream.seek(0, 2))
+            stream.seek(0)
+            if decode_nifti.is_nifti_name(source.name):
+                array = decode_nifti.pixels(stream, source, min_side)
+            else:
+                with decode_pillow.no_warnings():
+                    array = _decode_picture(stream, source, min_side)
+    except UserError:
+        raise
+    except PermissionError as error:
+        raise UserError(f"{source} may not be read: {error.strerror}") from error
+    except Image.DecompressionBombError as error:
+        raise too_many_pixels(source) from error
+    # The decoders raise nearly every kind of exception on damaged files.
+    except Exception as error:
+        raise _damaged(source, error) from error
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise _damaged(source, f"values of shape {array.shape}")
+    return array
+
+
+def placement(source: Source) -> Placement | None:
+    """Where a NIfTI image lies in space, from its header alone; None for all other files and damaged headers."""
+    if not decode_nifti.is_nifti_name(source.name):
+        return None
+    try:
+        _check_there(source)
+        with _open(source) as stream:
+            return decode_nifti.placement(stream)
+    except Exception:  # of every kind for damaged headers; `decode` tells what is wrong
+        return None
+
+
+def _check_there(source: Source) -> None:
     if isinstance(source, Path):
         if source.is_dir():
             raise UserError(f"{source} is a folder: expected an image file")
         if not source.is_file():
             raise UserError(f"{source}: no such file")
-    try:
-        if not _head(source, 1):
-            raise UserError(f"{source} is an empty file (0 bytes): copy it again from where it came from")
-        if source.name.lower().endswith((".nii", ".nii.gz")):
-            return _decode_nifti(source, min_side)
-        # pillow warns of large images and broken EXIF: the first is decided here, the second does no harm.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _decode_picture(source, min_side)
-    except UserError:
-        raise
-    except PermissionError as error:
-        raise UserError(f"{source} may not be read: {error.strerror}") from error
-    # The decoders raise nearly every kind of exception on damaged files.
-    except Exception as error:
-        raise UserError(
-            f"{source} is damaged or incomplete and cannot be decoded ({error}): copy or export it again"
-        ) from error
+
+
+def _damaged(source: Source, why: object) -> UserError:
+    return UserError(f"{source} is damaged or incomplete and cannot be decoded ({why}): copy or export it again")
 
 
 def _open(source: Source) -> BinaryIO:
     return BytesIO(source.data) if isinstance(source, InMemory) else source.open("rb")
 
 
-def _head(source: Source, size: int) -> bytes:
-    with _open(source) as stream:
-        return stream.read(size)
+def _decode_picture(stream: BinaryIO, source: Source, min_side: int) -> NDArray[Any]:
+    head = stream.read(decode_names.HEAD)
+    stream.seek(0)
+    if decode_tags.is_tiff(head):
+        array, orientation = decode_tiff.pixels(stream, source, min_side)
+        return _upright(array, orientation)
+    if head.startswith(decode_png.MAGIC):
+        file = decode_png.essential(stream)
+        picture = Image.open(file, formats=("PNG",))
+        _check_picture(picture, source, min_side)
+        if not decode_png.is_deep_colour(picture):
+            return _upright(decode_pillow.array(picture), _orientation(picture))
+        check_bytes(source, *picture.size, 2 * len(picture.getbands()))
+        return _upright(decode_png.deep_colours(file, picture), _orientation(picture))
+    try:
+        return _decode_other(stream, source, min_side)
+    except UnidentifiedImageError as error:
+        content = decode_names.content(head)
+        export = ", export it as one of these" if content.endswith(("image", "photograph")) else ""
+        reason = decode_names.unread(stream) or f"is {content}: {_EXPECTED}{export}"
+        if content in _IF_BUILT and features.check(_IF_BUILT[content]):
+            raise ValueError(f"{content} whose head is damaged") from error
+        raise UserError(f"{source} {reason}") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        if unread := decode_names.unread(stream):
+            raise UserError(f"{source} {unread}") from error
+        raise
 
 
-def _decode_picture(source: Source, min_side: int) -> NDArray[Any]:
-    with _open(source) as stream:
-        try:
-            picture = Image.open(stream, formats=_FORMATS)
-        except Image.DecompressionBombError as error:
-            raise UserError(f"{source} is too large, more than {MAX_PIXELS:,} pixels: {_TOO_LARGE}") from error
-        except UnidentifiedImageError as error:
-            if _is_tiff(source):
-                return _decode_deep_tiff(source, min_side)
-            raise UserError(
-                f"{source} is {_content(source)}: expected PNG, TIFF, JPEG, PPM, GIF, BMP, WebP or 2-D NIfTI"
-            ) from error
-        _check_size(source, picture.size, min_side)
-        _check_pages(source, picture)
-        if picture.mode == "LAB":
-            raise UserError(f"{source} stores CIE L*a*b* colours: export it as RGB")
-        if not _is_deep_colour(picture):
-            picture.load()  # for TIFF this turns the picture and clears the tag
-            array = _palette_colours(picture) if picture.mode == "P" else _as_array(picture)
-        elif picture.format == "TIFF":
-            return _decode_deep_tiff(source, min_side)
-        else:
-            array = _decode_opencv(source)
-        return _upright(array, _orientation(picture))
+def _decode_other(stream: BinaryIO, source: Source, min_side: int) -> NDArray[Any]:
+    parsed = Parsed(stream)
+    picture = Image.open(cast(BinaryIO, parsed), formats=_FORMATS)
+    _check_picture(picture, source, min_side)
+    if picture.format == "JPEG2000":
+        if reason := decode_names.unread(stream):
+            raise UserError(f"{source} {reason}")
+        check_bytes(source, *picture.size, 4 * len(picture.getbands()))  # numbers of 32 bits while it is decoded
+    if picture.mode == "CMYK" and picture.format in ("JPEG", "MPO") and "adobe" not in picture.info:
+        raise UserError(
+            f"{source} is a JPEG of four inks (CMYK) without Adobe's marker, so that nobody can know whether 0 is "
+            "no ink or all of it: export it as RGB"
+        )
+    if picture.format == "WEBP":
+        check_bytes(source, *picture.size, 8)  # pillow and libwebp hold it several times
+    if picture.format in ("JPEG", "MPO"):
+        check_scans(source, *picture.size, decode_names.scans(stream))
+    if picture.tile and picture.tile[0].codec_name != "bmp_rle":  # pillow goes through its runs in Python
+        parsed.parsed()
+    if decode_pnm.is_slow(picture):
+        return decode_pnm.pixels(stream, picture, source)
+    return _upright(decode_pillow.array(picture), _orientation(picture))
 
 
-def _as_array(picture: Image.Image) -> NDArray[Any]:
-    return np.array(picture.convert(_CONVERTED[picture.mode]) if picture.mode in _CONVERTED else picture)
-
-
-def _palette_colours(picture: Image.Image) -> NDArray[Any]:
-    """Colours of a palette image, or its indices where the palette gives all pixels one colour."""
-    colours = np.array(picture.convert("RGBA" if "transparency" in picture.info else "RGB"))
-    return np.array(picture) if (colours == colours[0, 0]).all() else colours
-
-
-def _is_deep_colour(picture: Image.Image) -> bool:
-    """Whether several channels have more than 8 bits, of which pillow would keep 8."""
-    if picture.mode not in ("RGB", "RGBA", "LA", "RGBX"):
-        return False
-    if picture.format == "TIFF":
-        bits_per_sample = picture.tag_v2.get(258, (8,))  # type: ignore[attr-defined]
-        return max(bits_per_sample) > 8
-    return picture.format == "PNG" and ";16" in str(picture.tile[0].args)  # type: ignore[attr-defined]
-
-
-def _decode_deep_tiff(source: Source, min_side: int) -> NDArray[Any]:
-    """TIFF with more than 8 bits in several channels, or of a number type pillow does not know."""
-    import tifffile
-
-    with _open(source) as stream, tifffile.TiffFile(stream) as file:
-        page = file.pages.first
-        _check_size(source, (page.imagewidth, page.imagelength), min_side)
-        if sum(other.shape == page.shape for other in file.pages) > 1:
-            raise _several_pages(source, len(file.pages))
-        try:
-            array = page.asarray()
-        except ValueError:  # a compression that tifffile leaves to others
-            if page.planarconfig != tifffile.PLANARCONFIG.CONTIG:
-                raise
-            return _decode_opencv(source)  # turns the picture itself
-        if page.axes.startswith("S"):  # planes one after the other
-            array = np.moveaxis(array, 0, -1)  # (H, W, C)
-        tag = page.tags.get(_ORIENTATION_TAG)
-        return _upright(array, int(tag.value) if tag else 1)
-
-
-def _decode_opencv(source: Source) -> NDArray[Any]:
-    import cv2
-
-    with _open(source) as stream:
-        array = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-    if array is None:
-        raise ValueError("OpenCV cannot decode it")
-    if array.ndim == 3 and array.shape[2] in (3, 4):
-        array = array[..., [2, 1, 0, 3][: array.shape[2]]]  # BGR(A) -> RGB(A)
-    return np.ascontiguousarray(array)
-
-
-def _decode_nifti(source: Source, min_side: int) -> NDArray[Any]:
-    """(W, H[, 1], C) as stored, first axis x, to (H, W, C); the affine and extensions are not read."""
-    from nibabel.arrayproxy import ArrayProxy
-
-    with _open(source) as file, _inflated(file, source) as stream:
-        header = _nifti_header(stream)
-        shape = tuple(header.get_data_shape())
-        colours = header.get_data_dtype().fields is not None
-        beyond_plane = tuple(n for n in shape[2:] if n != 1)
-        if len(shape) < 2 or beyond_plane not in ((), (3,)) or (colours and beyond_plane):
-            raise UserError(f"{source} is a NIfTI image of shape {shape}: expected (W, H), (W, H, 1) or (W, H, 3)")
-        _check_size(source, shape[:2], min_side)
-        if header.get_data_offset() > _MAX_NIFTI_OFFSET:
-            raise ValueError(f"{header.get_data_offset()} bytes before the pixels")
-        data = np.asarray(ArrayProxy(stream, header, mmap=False))
-    if colours:
-        data = np.stack([data[name] for name in data.dtype.fields or ()], axis=-1)  # (W, H[, 1], C)
-        beyond_plane = data.shape[-1:]
-    return np.array(data.reshape(*shape[:2], *beyond_plane).swapaxes(0, 1))  # (H, W[, C])
-
-
-def _inflated(file: BinaryIO, source: Source) -> BinaryIO | gzip.GzipFile:
-    return gzip.GzipFile(fileobj=file) if source.name.lower().endswith(".gz") else file
-
-
-def _nifti_header(stream: BinaryIO | gzip.GzipFile) -> Any:
-    """The header of NIfTI-1 (348 bytes) or NIfTI-2 (540 bytes) alone, so that nothing behind it is inflated."""
-    import nibabel
-
-    block = b""
-    for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header):
-        block += stream.read(kind.sizeof_hdr - len(block))
-        if kind.may_contain_header(block):
-            return kind(block)
-    raise ValueError("no NIfTI header")
+def _check_picture(picture: Image.Image, source: Source, min_side: int) -> None:
+    """Size and pages; the previews in a camera's JPEG (MPO) are no pages."""
+    check_size(source, *picture.size, min_side)
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":
+        # To count the frames of a GIF takes as long as to go through them.
+        raise several_pages(source, "several" if picture.format == "GIF" else picture.n_frames)  # type: ignore[attr-defined]
 
 
 def _upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -254,45 +208,10 @@ def _upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _orientation(picture: Image.Image) -> int:
+    """That of EXIF; editors leave XMP packets behind that say another, which no viewer follows."""
+    for packet in ("xmp", "XML:com.adobe.xmp"):
+        picture.info.pop(packet, None)
     try:
         return int(picture.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # broken EXIF: the picture itself is still good
         return 1
-
-
-def _check_size(source: Source, size: Sequence[int], min_side: int) -> None:
-    width, height = int(size[0]), int(size[1])
-    if width * height > MAX_PIXELS:
-        raise UserError(f"{source} is too large, {width} x {height} pixels: {_TOO_LARGE}")
-    if min(width, height) < min_side:
-        raise UserError(f"{source} is too small, {width} x {height} pixels: expected at least {min_side} on each side")
-
-
-def _check_pages(source: Source, picture: Image.Image) -> None:
-    """Other pages must be smaller or larger versions of a TIFF's first, or previews of a camera JPEG."""
-    pages = getattr(picture, "n_frames", 1)
-    if pages == 1 or picture.format == "MPO":
-        return
-    first = picture.size
-    for number in range(1, pages):
-        picture.seek(number)
-        if picture.format != "TIFF" or picture.size == first:
-            raise _several_pages(source, pages)
-    picture.seek(0)
-
-
-def _several_pages(source: Source, pages: int) -> UserError:
-    return UserError(f"{source} holds {pages} pages: expected one photograph, save the page you mean as a file")
-
-
-def _is_tiff(source: Source) -> bool:
-    return _head(source, 4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def _content(source: Source) -> str:
-    head = _head(source, 512)
-    for offset, magic, name in _OTHER_CONTENT:
-        if head[offset:].startswith(magic):
-            return name
-    text = all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
-    return "a text file" if text else "no image, or one whose head is damaged"
