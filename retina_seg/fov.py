@@ -1,6 +1,6 @@
 """Field of view of a fundus photograph: find it, crop to it, shrink it, fit its circle.
 
-Not here: reading files (io), resampling to the network's size (preprocess).
+Not here: what surrounds, covers or stands beside it (framing), reading files (io), resampling (preprocess).
 
 The edge of the field of view is the level line with the steepest step of log brightness that encloses a good
 part of the frame; a circle is fitted where it is round, and the outline is drawn at the photograph's size.
@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
+from retina_seg import framing
 from retina_seg.errors import UserError
-
-WORK_SIDE = 512
-"""Longest side, in pixels, of the reduced photograph on which the edge is looked for."""
+from retina_seg.framing import WORK_SIDE
 
 _FLOOR = 8.0  # grey levels added before the logarithm: sensor noise of a dark border is below
 _LEVELS = np.geomspace(6.0, 110.0, 12)  # tried, in grey levels of a photograph scaled to a 99 % quantile of 255
@@ -24,6 +23,9 @@ _DARKEST = 12.0  # a 99 % quantile below this is a black picture
 _DARK_FRAME = 25.0  # of 255: a picture that is all field of view has a higher median
 _SMALLEST_SIDE = 16  # of a picture in which an edge can be told at all
 _SMALLEST = 0.06  # of the frame: what is smaller is no field of view
+_SMALLEST_ZOOMED = 0.01  # the same, where nothing larger is there: through a lens, the field is a small part
+_ZOOM_MARGIN = 0.02  # of the longer side
+_ZOOM_BELOW = 0.5  # of the sides of the frame: a smaller field of view is looked for once more, from near
 _LEAST_STEP = 0.45  # of log brightness across the edge: a factor of 1.6
 _SPACING = 4  # of edge points, in work pixels
 _EDGE = 0.2  # part of the step at which the edge is drawn
@@ -46,9 +48,10 @@ class Circle(NamedTuple):
 def find_fov(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Find the part of a photograph that shows the retina.
 
-    A photograph without a dark border (a crop, say) is field of view everywhere. Notches and labels at the
-    edge are left out; a field that the frame or the camera cuts straight stays cut; dark parts of the rim are
-    filled. The result is one piece without holes.
+    A photograph without a border (a crop, say) is field of view everywhere; the border may have another colour
+    than black (`framing.surround`). Notches and labels at the edge are left out; a field that the frame or the camera
+    cuts straight stays cut; dark parts of the rim are filled. The result is one piece without holes, but for what
+    boxes cover (`framing.boxes`), and one piece for each photograph where there are several (`framing.apart`).
 
     Parameters
     ----------
@@ -71,25 +74,85 @@ def find_fov(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     scale = max(1.0, max(height, width) / WORK_SIDE)
     size = (max(1, round(width / scale)), max(1, round(height / scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale > 1 else image
-    best: tuple[float, Points, NDArray[np.float32]] | None = None
+    if (margins := framing.surround(small)).any():
+        small = np.where(margins if small.ndim == 2 else margins[..., None], np.uint8(0), small)
+    margins, labels = framing.surround(small), framing.boxes(small)
+    clean = _blackened(small, margins | labels)
+    try:
+        outline, bright = _search(clean)
+    except _TooSmall:
+        outline, bright = _search(clean, _SMALLEST_ZOOMED)
+    rough = np.ones(bright.shape, bool) if outline is None else _filled(outline, bright.shape)
+    covered = labels | framing.black_boxes(clean, rough)
+    numbers = framing.apart(bright | covered)
+    zoom = np.array([width / size[0], height / size[1]])
+    outlines = [outline]
+    if numbers.max() > 1:
+        outlines = _searched_apart(clean, numbers) or outlines
+    fov = np.ones((height, width), bool) if outlines[0] is None else np.zeros((height, width), bool)
+    for one in outlines:
+        if one is not None:
+            fov |= _filled((one + 0.5) * zoom - 0.5, (height, width))
+    y0, x0, y1, x1 = crop_box(fov, round(_ZOOM_MARGIN * max(fov.shape)))
+    if max((y1 - y0) / height, (x1 - x0) / width) < _ZOOM_BELOW:
+        return _from_near(image, fov, (y0, x0, y1, x1))
+    if covered.any():
+        hidden = cv2.dilate(covered.astype(np.uint8), np.ones((3, 3), np.uint8))
+        fov &= cv2.resize(hidden, (width, height), interpolation=cv2.INTER_NEAREST) == 0
+    return fov
+
+
+def _from_near(image: NDArray[np.uint8], rough: NDArray[np.bool_], box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+    """The field of view as it is found in a part of the picture (y0, x0, y1, x1); `rough` where none is found there."""
+    y0, x0, y1, x1 = box
+    fov = np.zeros_like(rough)
+    try:
+        fov[y0:y1, x0:x1] = find_fov(np.ascontiguousarray(image[y0:y1, x0:x1]))
+    except UserError:
+        return rough
+    return fov
+
+
+def _blackened(small: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    if not where.any():
+        return small
+    return np.where(where if small.ndim == 2 else where[..., None], np.uint8(0), small)
+
+
+def _searched_apart(small: NDArray[np.uint8], numbers: NDArray[np.int32]) -> list[Points | None]:
+    """Outlines of the photographs `framing.apart` numbered, each looked for where the others are black."""
+    found: list[Points | None] = []
+    for number in range(1, int(numbers.max()) + 1):
+        try:
+            found.append(_search(_blackened(small, numbers != number))[0])
+        except UserError:  # something bright that is no photograph
+            continue
+    return [one for one in found if one is not None]
+
+
+class _TooSmall(UserError):
+    """No bright part is large enough."""
+
+
+def _search(small: NDArray[np.uint8], smallest: float = _SMALLEST) -> tuple[Points | None, NDArray[np.bool_]]:
+    """Outline of the field of view, (m, 2), None where it is everything; and what is as bright as it, bool (h, w)."""
+    best: tuple[float, Points, NDArray[np.float32], float] | None = None
     for signal in _signals(small):
         for level in _LEVELS:
-            region = _region(signal, level)
+            region = _region(signal, level, smallest)
             if region is None:
                 continue
             step = _edge_step(signal, region)
             if best is None or step > best[0]:
-                best = step, region, signal
+                best = step, region, signal, level
     if best is None:
-        raise UserError(_NO_FOV.format(f"the bright part covers less than {_SMALLEST:.0%} of the picture"))
-    step, edge, signal = best
+        raise _TooSmall(_NO_FOV.format(f"the bright part covers less than {smallest:.0%} of the picture"))
+    step, edge, signal, level = best
     if step < _LEAST_STEP:
         if np.median(signal) < _DARK_FRAME:
             raise UserError(_NO_FOV.format("most of the picture is dark and its bright part has no edge"))
-        return np.ones((height, width), bool)
-    outline = _outline(_snapped(signal, edge), size)
-    zoom = np.array([width / size[0], height / size[1]])
-    return _filled((outline + 0.5) * zoom - 0.5, (height, width))
+        return None, np.ones(signal.shape, bool)
+    return _outline(_snapped(signal, edge), signal.shape[::-1]), signal >= level
 
 
 def crop_box(fov: NDArray[np.bool_], margin: int = 0) -> tuple[int, int, int, int]:
@@ -173,8 +236,8 @@ def _refuse_noise(brightness: NDArray[np.uint8]) -> None:
         raise UserError(_NO_FOV.format(f"the picture is {what}"))
 
 
-def _region(signal: NDArray[np.float32], level: float) -> Points | None:
-    """Edge of the largest connected part at or above `level`, or None where that is too small a part."""
+def _region(signal: NDArray[np.float32], level: float, smallest: float) -> Points | None:
+    """Edge of the largest connected part at or above `level`, or None where that is less than `smallest` of all."""
     bright = (signal >= level).astype(np.uint8)
     width = 2 * (min(signal.shape) // 80) + 1
     bright = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((width, width), np.uint8))
@@ -182,7 +245,7 @@ def _region(signal: NDArray[np.float32], level: float) -> Points | None:
     if not contours:
         return None
     largest = max(contours, key=cv2.contourArea)
-    if cv2.contourArea(largest) < _SMALLEST * signal.size:
+    if cv2.contourArea(largest) < smallest * signal.size:
         return None
     points = largest[:, 0].astype(np.float64)  # (n, 2)
     return points[::_SPACING]

@@ -4,7 +4,7 @@ Deterministic and stored with the weights. No augmentation, no network, no files
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import cv2
 import numpy as np
@@ -23,6 +23,11 @@ RIM = 3
 # A field of view within this ratio of the wanted diameter is left at its own scale: resampling costs sharpness
 # and would touch every photograph of the camera the network was trained on.
 SCALE_TOLERANCE = 1.12
+# A field of view must be as wide and high as two of the network's coarsest pixels (an encoder halves 4 to 5 times), and
+# fill a part of its box that scattered pixels do not. A circle fills .79, its smallest part between two chords more.
+LEAST_SIDE, LEAST_FILLED = 16, 0.1
+# Longest side, px, that a photograph is enlarged to. Smaller fields of view of common cameras become 540 to 1,600.
+MOST_ENLARGED = 8192
 
 
 @dataclass(frozen=True)
@@ -155,17 +160,60 @@ def place(pixel: tuple[int, int], geometry: Geometry) -> tuple[int, int]:
     return (y - y0) * height // (y1 - y0), (x - x0) * width // (x1 - x0)
 
 
+def given_field(fov: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A field of view as somebody gave it, for a photograph (H, W, 3) or (H, W) of that shape, as bool (H, W).
+
+    `fov` : (H, W) of two values: bool, or whole numbers or floats of 0 and one other, as masks in files have them.
+    UserError for anything else, probabilities among it, which leave open where the field ends.
+    """
+    values = np.asarray(fov)
+    if values.dtype.kind not in "biuf" or values.shape != tuple(shape[:2]):
+        raise UserError(
+            f"the field of view given is {values.dtype} {values.shape}: expected bool {tuple(shape[:2])}, as the image"
+        )
+    if values.dtype.kind != "b":
+        there = values != 0
+        if there.any() and not (values[there] == values[there][0]).all():
+            raise UserError(
+                f"the field of view given has values from {values.min():g} to {values.max():g}: expected bool, or 0 "
+                "outside and one other value inside"
+            )
+        return cast(NDArray[np.bool_], there)
+    return cast(NDArray[np.bool_], values)
+
+
 def plan(fov: NDArray[np.bool_], settings: Preprocess) -> Geometry:
-    """The crop box and the working size for a field of view bool (H, W)."""
-    if not fov.any():
-        raise UserError("the field of view is empty: nothing to segment")
+    """The crop box and the working size for a field of view bool (H, W).
+
+    UserError for one that is empty, too small or too thin to show a retina, or that would become too large an array.
+    """
+    _check_field(fov)
     y0, x0, y1, x1 = crop_box(fov, CROP_MARGIN)
     work = (y1 - y0, x1 - x0)
     if settings.fov_diameter is not None:
         scale = settings.fov_diameter / diameter(fov)
         if max(scale, 1 / scale) > SCALE_TOLERANCE:
             work = (max(round(work[0] * scale), 1), max(round(work[1] * scale), 1))
+            if scale > 1 and max(work) > MOST_ENLARGED:
+                raise UserError(
+                    f"the field of view, {diameter(fov)} px wide, would be enlarged to {work[1]} x {work[0]} px for "
+                    f"this network (fov_diameter {settings.fov_diameter}): at most {MOST_ENLARGED} are possible"
+                )
     return Geometry(fov.shape[0], fov.shape[1], (y0, x0, y1, x1), work)
+
+
+def _check_field(fov: NDArray[np.bool_]) -> None:
+    if not fov.any():
+        raise UserError("the field of view is empty: nothing to segment")
+    y0, x0, y1, x1 = crop_box(fov)
+    height, width = y1 - y0, x1 - x0
+    pixels = int(np.count_nonzero(fov[y0:y1, x0:x1]))
+    if min(height, width) < LEAST_SIDE or pixels < LEAST_FILLED * height * width:
+        raise UserError(
+            f"the field of view has {pixels} pixels in a box of {width} x {height}: expected one piece at least "
+            f"{LEAST_SIDE} px wide and high. Give the part of the photograph that shows the retina, or none to have it "
+            "found"
+        )
 
 
 def diameter(fov: NDArray[np.bool_]) -> int:

@@ -152,6 +152,37 @@ def test_undo_writes_nothing_outside_the_field_of_view(drawn):
     np.testing.assert_array_equal(full[0] > 0, drawn.fov)
 
 
+def test_a_field_of_view_that_shows_no_retina_is_refused_at_once():
+    shape = (500, 600)
+    one, line, few, corner = (np.zeros(shape, bool) for _ in range(4))
+    one[200, 300] = True
+    line[250, 20:580] = True
+    few[::90, ::90] = True
+    corner[:15, :15] = True
+    for fov in (one, line, few, corner):
+        with pytest.raises(
+            UserError, match=r"the field of view has \d+ pixels in a box of \d+ x \d+: expected one piece"
+        ):
+            preprocess.plan(fov, Preprocess(fov_diameter=540))
+    corner[:16, :16] = True
+    height, width = preprocess.plan(corner, Preprocess(fov_diameter=540)).work
+    assert max(height, width) < 2 * 540
+    with pytest.raises(UserError, match=r"would be enlarged to 14985 x 14985 px .* at most 8192"):
+        preprocess.plan(corner, Preprocess(fov_diameter=9990))
+
+
+def test_a_given_field_of_view_may_be_a_mask_of_any_type_but_no_probability():
+    fov = np.zeros((40, 50), bool)
+    fov[5:30, 5:45] = True
+    for given in (fov, fov * np.uint8(255), fov.astype(int), fov.astype(np.float32), fov.tolist()):
+        np.testing.assert_array_equal(preprocess.given_field(given, (40, 50, 3)), fov)
+    with pytest.raises(UserError, match=r"values from 0 to 0\.\d+: expected bool, or 0"):
+        preprocess.given_field(np.linspace(0, 0.9, 2000).reshape(40, 50), (40, 50, 3))
+    for wrong in (fov.T, fov[..., None], "fov", fov[:1], None):
+        with pytest.raises(UserError, match=r"expected bool \(40, 50\), as the image"):
+            preprocess.given_field(wrong, (40, 50, 3))
+
+
 def test_errors_name_what_was_given(drawn):
     with pytest.raises(UserError, match="field of view is empty"):
         preprocess.apply(drawn.image, np.zeros_like(drawn.fov), Preprocess())
