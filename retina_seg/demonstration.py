@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retina_seg import io, metrics, overlay, phantom, zoo
+from retina_seg import files, io, metrics, overlay, phantom, zoo
 from retina_seg.inference import Segmenter
 
 SEED = 0
@@ -23,26 +23,27 @@ class Result:
     files: list[Path]
 
 
-def run(out: Path, seed: int = SEED) -> Result:
+def run(out: Path, seed: int = SEED, *, overwrite: bool = False) -> Result:
     """Draw a photograph, segment it on the CPU, write photograph, truth and results to `out`, score them.
 
     comparison.png shows the photograph, the mask over it, and its agreement with the truth (`overlay.agreement`).
+    UserError where a file of one of their names is there that the program did not write, but for `overwrite`.
     """
     drawn = phantom.draw(seed)
-    io.make_folder(out)
-    photograph, truth = out / "photograph.png", out / "photograph_truth.png"
+    files.make_folder(out)
+    photograph, truth, comparison = (out / f"{name}.png" for name in ("photograph", "photograph_truth", "comparison"))
+    files.check_replaceable((photograph, truth, comparison), overwrite=overwrite)
     io.write_rgb(photograph, drawn.image)
     io.write_mask(truth, drawn.vessels)
     prediction = Segmenter.from_pretrained(zoo.DEFAULT, "cpu").predict(photograph)
     prob, mask = prediction.prob[0], prediction.mask[0]
-    comparison = out / "comparison.png"
     panels = (
         drawn.image,
         overlay.blend(drawn.image, prediction.mask, prediction.targets),
         overlay.agreement(drawn.image, mask, drawn.vessels, drawn.fov),
     )
-    io.write_rgb(comparison, np.concatenate(panels, axis=1))
-    files = [photograph, truth, *prediction.save(out, photograph.stem), comparison]
+    io.write_rgb(comparison, np.concatenate(panels, axis=1), files.RESULT)
+    written = [photograph, truth, *prediction.save(out, photograph.stem, overwrite=overwrite), comparison]
     scores = (
         ("Dice", metrics.dice(mask, drawn.vessels, drawn.fov), "overlap with the truth, 1 is perfect"),
         ("AUC", metrics.auc(prob, drawn.vessels, drawn.fov), "vessels rank above background, .5 is chance"),
@@ -53,4 +54,4 @@ def run(out: Path, seed: int = SEED) -> Result:
     rows = [(name, f"{value:.3f}", meaning) for name, value, meaning in scores]
     rows.append(("seconds", f"{prediction.provenance['seconds']:.2f}", "for this photograph on the CPU"))
     title = f"{zoo.DEFAULT} on a drawn photograph it never saw, {drawn.image.shape[1]} x {drawn.image.shape[0]} px"
-    return Result(title, rows, files)
+    return Result(title, rows, written)

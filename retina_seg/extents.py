@@ -7,6 +7,7 @@ import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def disc_pixels(prediction: Prediction, finder: Segmenter | None = None) -> int 
     if DISC not in prediction.targets:
         if finder is None:
             return None
-        found = finder.predict(prediction.image, prediction.fov)
+        found = finder.predict(prediction.image, prediction.fov, judge=False)
     place = found.targets.index(DISC)
     if quality.of_mask(DISC, found.prob[place], found.mask[place], found.fov):
         return None
@@ -107,12 +108,22 @@ _UNKNOWN: dict[str, float | None] = dict.fromkeys(COLUMNS[2:])
 
 def csv_text(table: Sequence[Mapping[str, Any]]) -> str:
     """`lines` as CSV text."""
-    return io.comma_separated(table)
+    return io.comma_separated(table, COLUMNS)
 
 
 def read_csv(text: str) -> list[dict[str, Any]]:
-    """The lines of a table that `csv_text` wrote; ValueError for another table."""
-    reader = csv.DictReader(text.splitlines())
+    """The lines of a table that `csv_text` wrote, or a spreadsheet saved anew; ValueError for another table.
+
+    A spreadsheet sets semicolons or tabs between cells where commas are for decimals, and puts a byte order mark first.
+    """
+    first = text.removeprefix("\ufeff").partition("\n")[0]
+    between = max(",;\t", key=first.count)
+    reader = csv.DictReader(StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=between, restkey="")
     if tuple(reader.fieldnames or ()) != COLUMNS:
         raise ValueError(f"columns {', '.join(reader.fieldnames or ())}, not {', '.join(COLUMNS)}")
-    return list(reader)
+    found = []
+    for number, line in enumerate(reader, start=2):
+        if "" in line or None in line.values():
+            raise ValueError(f"line {number} has not {len(COLUMNS)} cells")
+        found.append({name: io.without_guard(cell) for name, cell in line.items()})
+    return found

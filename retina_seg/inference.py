@@ -3,28 +3,32 @@
 No metrics, no drawing; the only place where a network meets a photograph outside training.
 """
 
+import hashlib
 import math
+import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from retina_seg import io, overlay, preprocess, quality
+from retina_seg import files, gate, io, overlay, preprocess, quality
 from retina_seg._version import __version__
 from retina_seg.checkpoint import Card
-from retina_seg.decode import InMemory
+from retina_seg.decode import InMemory, Placement, Source, placement
 from retina_seg.errors import UserError
-from retina_seg.fov import find_fov
+from retina_seg.fov import crop_box, find_fov
 from retina_seg.models.blocks import fold_norms
 from retina_seg.preprocess import Geometry
 from retina_seg.quality import Doubt
@@ -53,6 +57,7 @@ class Prediction:
     thresholds : the K thresholds.
     provenance : model, weights hash, versions, sizes, seconds, warnings; plain values.
     photograph_doubts, mask_doubts : why the result should not be trusted (`quality`).
+    placement : where the pixels of a NIfTI photograph lie; None for other photographs.
     """
 
     prob: NDArray[np.float32]
@@ -64,6 +69,7 @@ class Prediction:
     provenance: Mapping[str, Any]
     photograph_doubts: tuple[Doubt, ...] = ()
     mask_doubts: tuple[Doubt, ...] = ()
+    placement: Placement | None = None
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:
@@ -71,9 +77,14 @@ class Prediction:
         return self.photograph_doubts + self.mask_doubts
 
     def at(self, *thresholds: float) -> "Prediction":
-        """The same prediction with other thresholds, one for each target; the network does not run again."""
+        """The same prediction with other thresholds, one for each target; the network does not run again.
+
+        UserError for another number of thresholds than of targets, and for what is no number from 0 to 1.
+        """
         if len(thresholds) != len(self.targets):
             raise UserError(f"{len(thresholds)} thresholds for the {len(self.targets)} targets {self.targets}")
+        if not all(isinstance(value, Real) and 0 <= value <= 1 for value in thresholds):
+            raise UserError(f"thresholds {thresholds}: expected numbers from 0 to 1")
         mask = threshold(self.prob, thresholds, self.fov)
         doubts = _mask_doubts(self.targets, self.prob, mask, self.fov)
         provenance = {
@@ -93,10 +104,10 @@ class Prediction:
     ) -> dict[str, bytes]:
         """Name and content of the files that `save` writes; nothing touches the disk.
 
-        They are `<stem>_mask.png`, `_prob.tif`, `_overlay.png`, `_mask.nii.gz` as asked for, and always, as the
-        last, `<stem>.json`. With several targets the name carries the target, `<stem>_<target>_mask.png`, and the
-        overlay has a legend below the photograph. Of the photograph's file they hold the pixels and, in the JSON, its
-        name; none of its other metadata.
+        They are those of `names_of`; the last is always `<stem>.json`. The overlay of several targets has a legend
+        below the photograph. Of the photograph's file they hold the pixels, in the JSON its name and hashes
+        (`identity`), and as NIfTI where it lies; none of its other metadata. Each carries a seal by which the program
+        knows it again (`files`).
 
         Parameters
         ----------
@@ -107,31 +118,32 @@ class Prediction:
         Raises
         ------
         UserError
-            For an unknown `what`, and a pixel size that is not a number above 0.
+            For an unknown `what`, a pixel size that is not a number above 0, and a stem or target that cannot be
+            part of a file's name.
         """
-        if unknown := set(what) - set(SAVED):
-            raise UserError(f"cannot save {', '.join(sorted(unknown))}: choose from {', '.join(SAVED)}")
         if pixel_size_mm is not None and not 0 < pixel_size_mm < math.inf:
             raise UserError(f"a pixel size of {pixel_size_mm} mm: expected a number above 0, such as 0.0075")
-        files: dict[str, bytes] = {}
-        for target, prob, mask in zip(self.targets, self.prob, self.mask, strict=True):
-            name = f"{stem}_{target}" if len(self.targets) > 1 else stem
-            if "mask" in what:
-                files[f"{name}_mask.png"] = io.mask_png(mask)
-            if "prob" in what:
-                files[f"{name}_prob.tif"] = io.probability_tiff(prob)
-            if "nifti" in what:
-                files[f"{name}_mask.nii.gz"] = io.nifti(mask, pixel_size_mm)
-        if "overlay" in what:
-            picture = overlay.blend(self.image, self.mask, self.targets)
-            if len(self.targets) > 1:
-                picture = np.concatenate([picture, overlay.legend(picture.shape[1], self.targets)])
-            files[f"{stem}_overlay.png"] = io.rgb_png(picture)
+        names = names_of(stem, self.targets, what)
+        contents: dict[str, bytes] = {}
+        for kind, target, name in names:
+            channel = self.targets.index(target) if target else 0
+            if kind == "mask":
+                contents[name] = io.mask_png(self.mask[channel])
+            elif kind == "prob":
+                contents[name] = io.probability_tiff(self.prob[channel])
+            elif kind == "nifti":
+                content = io.nifti(self.mask[channel], pixel_size_mm, placement=self.placement)
+                contents[name] = files.sealed(files.gzip_comment(content, files.blank_seal()))
+            elif kind == "overlay":
+                picture = overlay.blend(self.image, self.mask, self.targets)
+                if len(self.targets) > 1:
+                    picture = np.concatenate([picture, overlay.legend(picture.shape[1], self.targets)])
+                contents[name] = io.rgb_png(picture, files.RESULT)
         record = dict(self.provenance)
         if pixel_size_mm is not None:
             record["pixel_size_um"] = round(1000 * pixel_size_mm, 6)
-        record["files"] = [*files, f"{stem}.json"]
-        return {**files, f"{stem}.json": io.json_text(record).encode()}
+        record["files"] = [name for _, _, name in names]
+        return {**contents, f"{stem}.json": io.sealed_json(record)}
 
     def save(
         self,
@@ -140,23 +152,104 @@ class Prediction:
         *,
         what: tuple[str, ...] = ("mask", "prob", "overlay"),
         pixel_size_mm: float | None = None,
+        overwrite: bool = False,
     ) -> list[Path]:
         """Write the files of `encode` into a folder, which is made where it is missing: all of them or none.
 
-        Returns the paths, the JSON last. Raises UserError as `encode` does, and where a file cannot be written.
+        Files that are there already are replaced where they are results of the same photograph, unchanged since, or
+        with `overwrite`.
+
+        Returns the paths, the JSON last. Raises UserError as `encode` does, where a file cannot be written, and where
+        one would be lost.
         """
-        files = self.encode(stem, what=what, pixel_size_mm=pixel_size_mm)
-        folder = io.make_folder(folder)
-        written: list[Path] = []
-        try:
-            for name, content in files.items():
-                written.append(folder / name)
-                io.write_bytes(written[-1], content)
-        except BaseException:
-            for path in written:
-                path.unlink(missing_ok=True)
-            raise
-        return written
+        contents = self.encode(stem, what=what, pixel_size_mm=pixel_size_mm)
+        folder = files.make_folder(folder)
+        files.check_replaceable((folder / name for name in contents), overwrite=overwrite)
+        record = folder / f"{stem}.json"
+        mine = set(self.provenance.get("photograph", {}).values())
+        if not overwrite and record.exists() and not mine & set(photograph_of(record).values()):
+            raise UserError(
+                f"{record} is of another photograph, or does not say of which: choose another name for the results, or "
+                "replace them with overwrite=True"
+            )
+        return files.write_all(folder, contents)
+
+
+def names_of(stem: str, targets: Sequence[str], what: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Kind of `SAVED`, target and name of each file that `Prediction.encode` makes, the JSON last.
+
+    They are `<stem>_mask.png`, `_prob.tif`, `_mask.nii.gz` of each target, with several `<stem>_<target>_mask.png`;
+    `<stem>_overlay.png` and `<stem>.json`, whose target is "".
+
+    Raises
+    ------
+    UserError
+        For an unknown `what`, and for a stem or target that would leave the folder or is no name of a file.
+    """
+    if unknown := set(what) - set(SAVED):
+        raise UserError(f"cannot save {', '.join(sorted(unknown))}: choose from {', '.join(SAVED)}")
+    # A stem comes from a file of this computer, where "a\\b" may be one; a card with its targets from anywhere.
+    for text, forbidden in ((stem, {"/", "\0", os.sep}), *((target, {"/", "\0", "\\"}) for target in targets)):
+        if not text or text in (".", "..") or forbidden & set(text):
+            raise UserError(f"{text!r} cannot be part of a file's name: leave out slashes and folders")
+    found = [
+        (kind, target, f"{stem}_{target}{_ENDS[kind]}" if len(targets) > 1 else stem + _ENDS[kind])
+        for target in targets
+        for kind in ("mask", "prob", "nifti")
+        if kind in what
+    ]
+    if "overlay" in what:
+        found.append(("overlay", "", f"{stem}_overlay.png"))
+    return [*found, ("", "", f"{stem}.json")]
+
+
+_ENDS = {"mask": "_mask.png", "prob": "_prob.tif", "nifti": "_mask.nii.gz"}
+
+
+def photograph_of(record: Path) -> dict[str, str]:
+    """`identity` of the photograph whose result a JSON file records; {} where it does not say."""
+    try:
+        found = files.read_json(record)
+    except UserError:
+        return {}
+    known = found.get("photograph") if isinstance(found, dict) else None
+    return known if isinstance(known, dict) else {}
+
+
+def identity(image: NDArray[np.uint8], source: Source | None) -> dict[str, str]:
+    """Hashes (SHA-256) by which a photograph uint8 (H, W, 3) and the file it is from are known again.
+
+    Of the pixels, and of a file also of its bytes and, on disk, of its path.
+    """
+    found = {"pixels_sha256": hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()}
+    if source is not None:
+        found["file_sha256"] = _file_hash(source)
+    if isinstance(source, Path):
+        found["path_sha256"] = _path_hash(source)
+    return found
+
+
+def is_of(record: Path, source: Path) -> bool:
+    """Whether a JSON file records a result of a photograph: of that file, of one with its bytes, or with its pixels.
+
+    UserError or OSError where that is no file of a photograph.
+    """
+    known = photograph_of(record)
+    if known.get("path_sha256") == _path_hash(source) or known.get("file_sha256") == _file_hash(source):
+        return True
+    pixels = identity(io.read_image(source), None)["pixels_sha256"] if "pixels_sha256" in known else ""
+    return bool(pixels) and known["pixels_sha256"] == pixels
+
+
+def _path_hash(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
+
+
+def _file_hash(source: Source) -> str:
+    if isinstance(source, InMemory):
+        return hashlib.sha256(source.data).hexdigest()
+    with source.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class Segmenter:
@@ -184,6 +277,11 @@ class Segmenter:
         fold_norms(net.eval())
         self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What it finds, in the order of its predictions."""
+        return self.card.targets
+
     @classmethod
     def from_pretrained(cls, name: str | Path, device: str = "auto", *, flips: bool | None = None) -> "Segmenter":
         """The packaged model called `name`, or the model of a run folder; UserError lists the packaged ones."""
@@ -194,15 +292,20 @@ class Segmenter:
 
     def predict(
         self,
-        source: str | Path | InMemory | NDArray[np.uint8],
+        source: str | Path | InMemory | NDArray[Any] | PIL.Image.Image,
         fov: NDArray[np.bool_] | None = None,
+        *,
+        judge: bool = True,
     ) -> Prediction:
         """Segment one photograph.
 
         Parameters
         ----------
-        source : file, by its path or in memory (nothing touches the disk), or uint8 (H, W, 3) RGB.
+        source : file, by its path or in memory (nothing touches the disk), uint8 (H, W, 3) RGB, or an array or a PIL
+            image that is read as a file with its pixels would be (`io.as_photograph`).
         fov : field of view bool (H, W); found in the photograph where None.
+        judge : look whether the picture shows a retina at all (`photograph_doubts`), which takes a tenth of a second;
+            leave it out where nobody reads the doubts. Masks and probabilities are the same.
 
         Raises
         ------
@@ -210,60 +313,121 @@ class Segmenter:
             If the file or array cannot be a fundus photograph.
         """
         started = time.perf_counter()
-        image = source if isinstance(source, np.ndarray) else io.read_image(source)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise UserError(f"expected an RGB image uint8 (H, W, 3), got {image.dtype} {image.shape}")
-        given = fov is not None
-        fov = find_fov(image) if fov is None else np.asarray(fov, bool)
-        prepared = preprocess.apply(image, fov, self.settings)
+        photograph = opened(source, fov)
+        prepared = preprocess.apply(photograph.image, photograph.fov, self.settings)
         prob = predict_probability(
             self.net, prepared.image, device=self.device, flips=self.flips, window=self.card.inference.window
         )
-        prob = preprocess.undo(prob, fov, prepared.geometry)
-        thresholds = tuple(self.card.thresholds[target] for target in self.card.targets)
-        mask = threshold(prob, thresholds, fov)
-        if not given and fov.all() and "vessels" in self.card.targets:
-            share = mask[self.card.targets.index("vessels")].mean()
-            if share > MOST_VESSELS:
-                raise UserError(
-                    f"no border of a field of view, and {share:.0%} of the picture would be vessels: "
-                    "is it a fundus photograph?"
-                )
-        of_photograph = tuple(quality.of_photograph(image, fov, fov_diameter=self.settings.fov_diameter))
-        of_mask = _mask_doubts(self.card.targets, prob, mask, fov)
-        provenance = {
-            "source": None if isinstance(source, np.ndarray) else io.as_source(source).name,
-            **self._provenance(prepared.geometry),
-            **_thresholded(self.card.targets, thresholds, mask, fov),
-            "field_of_view": {
-                "source": "given" if given else "found",
-                "box_y0_x0_y1_x1": list(prepared.geometry.box),
-                "fraction_of_image": float(fov.mean()),
-            },
-            "seconds": round(time.perf_counter() - started, 4),
-            "warnings": [doubt.text for doubt in of_photograph + of_mask],
-        }
-        return Prediction(prob, mask, fov, image, self.card.targets, thresholds, provenance, of_photograph, of_mask)
+        return concluded(
+            photograph,
+            preprocess.undo(prob, photograph.fov, prepared.geometry),
+            targets=self.card.targets,
+            thresholds=tuple(self.card.thresholds[target] for target in self.card.targets),
+            facts=self._provenance(prepared.geometry),
+            fov_diameter=self.settings.fov_diameter,
+            started=started,
+            judge=judge,
+        )
 
     def _provenance(self, geometry: Geometry) -> dict[str, Any]:
         """What the result of any photograph of this geometry owes to the model."""
         return {
             "model": self.card.name,
             "weights_sha256": self.card.weights_sha256,
-            "targets": list(self.card.targets),
             "threshold_source": self.card.threshold_source,
             "flips": self.flips,
-            "width": geometry.width,
-            "height": geometry.height,
             "working_width": geometry.work[1],
             "working_height": geometry.work[0],
             "device": self.device,
-            "versions": {
-                "retina_seg": __version__,
-                "python": platform.python_version(),
-                **_library_versions(),
-            },
         }
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A photograph as it is segmented.
+
+    Attributes
+    ----------
+    image, fov : uint8 (H, W, 3) and bool (H, W).
+    fov_given : whether the caller gave the field of view; else it was found.
+    source : the file it is from; None for an array.
+    """
+
+    image: NDArray[np.uint8]
+    fov: NDArray[np.bool_]
+    fov_given: bool
+    source: Source | None
+
+
+def opened(
+    given: str | Path | InMemory | NDArray[Any] | PIL.Image.Image, fov: NDArray[np.bool_] | None = None
+) -> Opened:
+    """Read what `Segmenter.predict` is given, and find the field of view where `fov` is None; raises as it does."""
+    if isinstance(given, str | os.PathLike | InMemory):
+        source: Source | None = io.as_source(given)
+        image = io.read_image(given)
+    else:
+        source, image = None, io.as_photograph(given)
+    inside = find_fov(image) if fov is None else preprocess.given_field(fov, image.shape)
+    return Opened(image, inside, fov is not None, source)
+
+
+def concluded(
+    photograph: Opened,
+    prob: NDArray[np.float32],
+    *,
+    targets: tuple[str, ...],
+    thresholds: tuple[float, ...],
+    facts: Mapping[str, Any],
+    fov_diameter: int | None,
+    started: float,
+    judge: bool = True,
+) -> Prediction:
+    """The Prediction from probabilities float32 (K, H, W): masks, doubts and where everything comes from.
+
+    Parameters
+    ----------
+    facts : what the result owes to the model, for the provenance.
+    fov_diameter : width of the field of view the model learnt on, px (`quality.of_photograph`).
+    started : `time.perf_counter()` of the beginning.
+    judge : look whether the picture shows a retina at all (`photograph_doubts`).
+
+    Raises
+    ------
+    UserError
+        For a picture without a border, most of which would be vessels.
+    """
+    image, fov = photograph.image, photograph.fov
+    mask = threshold(prob, thresholds, fov)
+    if not photograph.fov_given and fov.all() and "vessels" in targets:
+        share = mask[targets.index("vessels")].mean()
+        if share > MOST_VESSELS:
+            raise UserError(
+                f"no border of a field of view, and {share:.0%} of the picture would be vessels: "
+                "is it a fundus photograph?"
+            )
+    of_photograph = photograph_doubts(image, fov, fov_diameter=fov_diameter, judge=judge)
+    of_mask = _mask_doubts(targets, prob, mask, fov)
+    source = photograph.source
+    provenance = {
+        "source": None if source is None else source.name,
+        "photograph": identity(image, source),
+        **facts,
+        "targets": list(targets),
+        "height": image.shape[0],
+        "width": image.shape[1],
+        **_thresholded(targets, thresholds, mask, fov),
+        "field_of_view": {
+            "source": "given" if photograph.fov_given else "found",
+            "box_y0_x0_y1_x1": list(crop_box(fov, preprocess.CROP_MARGIN)),
+            "fraction_of_image": float(fov.mean()),
+        },
+        "versions": {"retina_seg": __version__, "python": platform.python_version(), **_library_versions()},
+        "seconds": round(time.perf_counter() - started, 4),
+        "warnings": [doubt.text for doubt in of_photograph + of_mask],
+    }
+    lies = None if source is None else placement(source)
+    return Prediction(prob, mask, fov, image, targets, thresholds, provenance, of_photograph, of_mask, lies)
 
 
 @cache
@@ -295,6 +459,37 @@ def choose_device(device: str) -> str:
 def threshold(prob: NDArray[np.float32], thresholds: tuple[float, ...], fov: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """`prob` (K, H, W) at or above the threshold of its channel, inside `fov` (H, W)."""
     return (prob >= np.asarray(thresholds, np.float32)[:, None, None]) & fov
+
+
+def photograph_doubts(
+    image: NDArray[np.uint8], fov: NDArray[np.bool_], *, fov_diameter: int | None = None, judge: bool = True
+) -> tuple[Doubt, ...]:
+    """What speaks against a photograph, whatever a model finds in it; () where nothing does.
+
+    Where its quality (`quality.of_photograph`, with the same parameters and errors) withholds nothing, and with
+    `judge`, a small network looks for vessels in it, and `gate` says whether they are those of a retina: one and the
+    same answer for models of vessels, of lesions and of grades.
+    """
+    found = quality.of_photograph(image, fov, fov_diameter=fov_diameter)
+    if judge and not quality.withheld(found):
+        small, inside = quality.reduced(image, fov)
+        measured = gate.measures(small, inside, _vessels(small, inside))
+        found += gate.doubts(measured, grey=any(doubt.kind == "grey" for doubt in found))
+    return tuple(found)
+
+
+def _vessels(small: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Probability of vessels float32 (h, w) in what `quality.reduced` gives."""
+    finder = _finder()
+    prepared = preprocess.apply(small, inside, finder.settings)
+    prob = predict_probability(finder.net, prepared.image)
+    return preprocess.undo(prob, inside, prepared.geometry)[0]
+
+
+@cache
+def _finder() -> Segmenter:
+    """The small network for vessels, loaded once."""
+    return Segmenter.from_pretrained("vessels-small", "cpu", flips=False)
 
 
 def _mask_doubts(

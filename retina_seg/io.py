@@ -1,6 +1,6 @@
 """Photographs and labels in; masks, probabilities, pictures, NIfTI, JSON out, as bytes or as files.
 
-What is encoded holds the pixels given and nothing else. Files are written whole or not at all.
+What is encoded holds the pixels given, the seal of this program (files) and nothing else.
 
 Not here: how file formats are decoded (decode), data sets (datasets), figures (report).
 """
@@ -10,11 +10,10 @@ import gzip
 import json
 import math
 import os
-import secrets
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from retina_seg.decode import InMemory, Source, decode
+from retina_seg import labels
+from retina_seg.decode import InMemory, Placement, Source, decode
 from retina_seg.errors import UserError
+from retina_seg.files import PART as PART
+from retina_seg.files import PICTURE, RESULT, StrPath, blank_seal, sealed
+from retina_seg.files import atomic as atomic
+from retina_seg.files import make_folder as make_folder
+from retina_seg.files import read_json as read_json
+from retina_seg.files import read_text as read_text
+from retina_seg.files import readable as readable
+from retina_seg.files import remove_parts as remove_parts
+from retina_seg.files import write_bytes as write_bytes
+from retina_seg.files import write_text as write_text
 
 MIN_SIDE = 64
 """Shortest side, in pixels, of what can be a fundus photograph."""
 IMAGE_SUFFIXES = (
-    *(".png", ".tif", ".tiff", ".jpg", ".jpeg", ".ppm", ".pgm", ".pbm", ".pnm"),
-    *(".gif", ".bmp", ".webp", ".nii", ".nii.gz"),
+    *(".png", ".apng", ".tif", ".tiff", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".gif", ".bmp", ".dib", ".webp", ".avif", ".jp2", ".jpx", ".j2k", ".j2c", ".nii", ".nii.gz"),
 )
 """What `find_images` takes from a folder, in lower case; upper case is taken too."""
-
-StrPath = str | os.PathLike[str]
 
 
 def as_source(given: StrPath | InMemory) -> Source:
@@ -43,23 +52,28 @@ def as_source(given: StrPath | InMemory) -> Source:
 
 
 def read_image(source: StrPath | InMemory, *, min_side: int = MIN_SIDE) -> NDArray[np.uint8]:
-    """Read one fundus photograph, by its path or in memory: PNG, TIFF, JPEG, PPM, GIF, BMP, WebP or 2-D NIfTI.
+    """Read one fundus photograph, by its path or in memory.
 
-    EXIF and TIFF orientation is applied. Grey becomes three equal channels, palettes become their colours,
-    CMYK is converted without a colour profile; colour profiles are ignored. With alpha, colours are laid on
-    black, so that what was cut out is dark like the border of a photograph; an alpha channel that has one
-    value everywhere is ignored.
+    PNG, TIFF, JPEG, PPM, GIF, BMP, WebP, AVIF, JPEG 2000 (8 bits, or grey) or 2-D NIfTI.
+
+    EXIF and TIFF orientation is applied, that of XMP is not. Grey becomes three equal channels, palettes become
+    their colours, CMYK is converted without a colour profile; colour profiles are ignored. With alpha, colours
+    are laid on black, so that what was cut out is dark like the border of a photograph; an alpha channel that
+    has one value everywhere is ignored, as are channels beyond alpha.
 
     More than 8 bits: integers are divided by the largest value of the smallest depth of 8, 10, 12, 14, 16
     bits that holds the image's maximum (12-bit cameras store their values in 16-bit files), floats up to 1
     are multiplied by 255, floats beyond are taken like integers. One factor serves the whole image, so
     colours keep their ratios.
 
-    Several pages: TIFF pages of another size than the first (thumbnails) are ignored, as are the previews in
-    camera JPEGs (MPO); an animation or a stack of equal pages is an error, as nobody can know the page meant.
+    Several pages: TIFF pages that say they are previews are passed over, as are pages smaller than the photograph,
+    and the previews in camera JPEGs (MPO). Three pages that ImageJ calls the channels of one composite picture
+    are its red, green and blue. An animation or a stack of equal pages is an error, as nobody can know the page
+    meant.
 
     NIfTI: shape (W, H), (W, H, 1) or (W, H[, 1], 3), grey or RGB data type; the first axis is x (column, left
-    to right), the second y (row, top to bottom), as `write_nifti` writes them; the affine is not used.
+    to right), the second y (row, top to bottom), as `write_nifti` writes them; the affine is not used
+    (`decode.placement` gives it).
 
     Returns
     -------
@@ -68,8 +82,9 @@ def read_image(source: StrPath | InMemory, *, min_side: int = MIN_SIDE) -> NDArr
     Raises
     ------
     UserError
-        for all that cannot be a fundus photograph: no such file, folder, no image, damaged, too small, too
-        large (decided before decoding), one colour everywhere, several pages, negative or non-finite values
+        for all that cannot be a fundus photograph: no such file, folder, no image, a format or compression
+        that is not read, damaged, too small, too large (pixels, or bytes of pixels; decided before decoding),
+        one colour everywhere, several pages, negative or non-finite values
     """
     source = as_source(source)
     image = _to_uint8(_on_black(decode(source, min_side=min_side)), source)
@@ -81,12 +96,45 @@ def read_image(source: StrPath | InMemory, *, min_side: int = MIN_SIDE) -> NDArr
     return np.ascontiguousarray(image)
 
 
-def read_mask(source: StrPath | InMemory) -> NDArray[np.bool_]:
+_AS_ARRAY = ("1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16L", "I;16B")  # modes of PIL, as numpy reads them
+
+
+def as_photograph(given: Any) -> NDArray[np.uint8]:
+    """An array or a PIL image as a photograph uint8 (H, W, 3), read as `read_image` reads a file with its pixels.
+
+    Grey (H, W) or (H, W, 1), RGB, and either with alpha, of any number type; uint8 (H, W, 3) is given back as it is.
+
+    Raises
+    ------
+    UserError
+        for all other shapes and types, negative and non-finite values
+    """
+    array = given
+    if isinstance(given, Image.Image):
+        array = np.asarray(given if given.mode in _AS_ARRAY else given.convert("RGBA"))
+    if not isinstance(array, np.ndarray):
+        raise UserError(
+            f"a photograph of type {type(given).__name__}: expected the path of a file, InMemory, or an array "
+            "(height, width, 3); of a tensor (3, height, width) give tensor.permute(1, 2, 0).cpu().numpy()"
+        )
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (2,), (3,), (4,)) or 0 in array.shape:
+        raise UserError(
+            f"an array {array.dtype} {array.shape}: expected a photograph (height, width, 3), channels last and in the "
+            "order red, green, blue; or (height, width) in grey, either with alpha"
+        )
+    image = _to_uint8(_on_black(array), InMemory("the array", b""))
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+
+
+def read_mask(source: StrPath | InMemory, *, target: str = "") -> NDArray[np.bool_]:
     """Read a two-valued label, by its path or in memory: 0/255, 0/1, 1-bit, palette, or any two colours.
 
     Of two values the larger is True, of two colours the brighter. Where a palette gives its indices one and
     the same colour, the indices decide. A label with a single value is False everywhere if that is 0 (black),
-    else True everywhere.
+    else True everywhere. More values have a meaning in one case: where `target` is "vessels", a map of arteries in
+    red and veins in blue is vessels (`labels.of_classes`).
 
     Returns
     -------
@@ -95,7 +143,7 @@ def read_mask(source: StrPath | InMemory) -> NDArray[np.bool_]:
     Raises
     ------
     UserError
-        for unreadable files and for more than two values (greyscale, JPEG, interpolated labels)
+        for unreadable files and for more than two values (maps of classes, greyscale, JPEG, interpolated labels)
     """
     source = as_source(source)
     array = _on_black(decode(source))
@@ -106,10 +154,7 @@ def read_mask(source: StrPath | InMemory) -> NDArray[np.bool_]:
         return np.full(differs.shape, bool(first.any()))
     second = values[differs][0]
     if (values[differs] != second).any():
-        raise UserError(
-            f"{source} has more than two values: expected a label image with two (0 and 255, say). "
-            "Save labels without interpolation and as PNG, never as JPEG"
-        )
+        return labels.of_classes(array, str(source), target)
     brighter = (float(second.sum()), *second.tolist()) > (float(first.sum()), *first.tolist())
     return differs if brighter else ~differs
 
@@ -119,10 +164,22 @@ def _on_black(array: NDArray[Any]) -> NDArray[Any]:
     if array.ndim == 2 or array.shape[2] == 3:
         return array
     colours, alpha = array[..., :-1], array[..., -1:]
-    if alpha.min() < alpha.max():
-        laid = colours * (alpha / np.float32(alpha.max()))
-        colours = laid if array.dtype.kind == "f" else np.rint(laid).astype(array.dtype)
+    low, high = alpha.min(), alpha.max()
+    if low < high:
+        kind = np.result_type(array.dtype, np.float32) if array.dtype.kind == "f" else array.dtype
+        laid = np.empty(colours.shape, kind)
+        for rows in _row_blocks(array):
+            block = colours[rows] * (alpha[rows] / np.float32(high))
+            laid[rows] = block if kind.kind == "f" else np.rint(block).astype(kind)
+        colours = laid
     return colours[..., 0] if colours.shape[2] == 1 else colours
+
+
+def _row_blocks(array: NDArray[Any]) -> list[slice]:
+    """Blocks of rows of about a million pixels, so that what is computed of them takes little memory."""
+    height, width = array.shape[:2]
+    step = max(1, 2**20 // max(1, width))
+    return [slice(top, top + step) for top in range(0, height, step)]
 
 
 def _to_uint8(array: NDArray[Any], source: Source) -> NDArray[np.uint8]:
@@ -142,41 +199,95 @@ def _to_uint8(array: NDArray[Any], source: Source) -> NDArray[np.uint8]:
         full = 1.0
     else:
         full = next(2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if high <= 2**bits - 1)
-    return np.rint(array * np.float32(255 / full)).astype(np.uint8)
+    scaled = np.empty(array.shape, np.uint8)
+    for rows in _row_blocks(array):
+        scaled[rows] = np.rint(array[rows] * np.float32(255 / full))
+    return scaled
 
 
-def find_images(paths: Iterable[StrPath], *, recursive: bool = False) -> list[Path]:
-    """List the image files that `paths`, files and folders, stand for.
+@dataclass(frozen=True)
+class Listing:
+    """What files and folders hold.
+
+    Attributes
+    ----------
+    images : the image files, each once.
+    left_out : of the folders, kind -> how many files of it were left out, as {".heic": 2}.
+    unsearched : folders inside the folders, which were not searched.
+    """
+
+    images: list[Path]
+    left_out: Mapping[str, int]
+    unsearched: int
+
+
+def list_images(paths: Iterable[StrPath], *, recursive: bool = False) -> Listing:
+    """The image files that `paths`, files and folders, stand for, and what folders hold besides.
 
     Files are taken as they are, in the order given, with any suffix and even if missing: `read_image` says
     what is wrong with each, so that one bad name does not stop a batch. Folders are replaced by their files
     with an image suffix, sorted by name, without hidden files (.x) and macOS companions (._x); folders below
     them only if `recursive`, hidden folders never. A file that turns up twice is listed once.
+    """
+    found: dict[Path, Path] = {}
+    others: Counter[str] = Counter()
+    unsearched = 0
+    for given in map(Path, paths):
+        if not given.is_dir():
+            found.setdefault(given.absolute(), given)
+            continue
+        for parent, folders, names in os.walk(given):
+            inside = [name for name in folders if not name.startswith(".")]
+            folders[:] = sorted(inside) if recursive else []
+            unsearched += 0 if recursive else len(inside)
+            files = [name for name in names if is_image_name(name) and Path(parent, name).is_file()]
+            others.update(left_out(set(names) - set(files)))
+            for file in sorted(Path(parent, name) for name in files):
+                found.setdefault(file.absolute(), file)
+    return Listing(list(found.values()), dict(sorted(others.items())), unsearched)
+
+
+def find_images(paths: Iterable[StrPath], *, recursive: bool = False) -> list[Path]:
+    """The image files of `list_images`.
 
     Raises
     ------
     UserError
-        for a folder without images, and if `paths` is empty
+        where there are none
     """
-    found: dict[Path, Path] = {}
-    for given in map(Path, paths):
-        files = _images_below(given, recursive) if given.is_dir() else [given]
-        if not files:
-            below = "" if recursive else " (folders inside it were not searched)"
-            raise UserError(f"no images in the folder {given}{below}: expected {' '.join(IMAGE_SUFFIXES)}")
-        for file in files:
-            found.setdefault(file.absolute(), file)
-    if not found:
-        raise UserError("no input given: expected image files or folders")
-    return list(found.values())
+    paths = list(paths)
+    listing = list_images(paths, recursive=recursive)
+    if not listing.images:
+        raise UserError(nothing_found(paths, listing))
+    return listing.images
 
 
-def _images_below(folder: Path, recursive: bool) -> list[Path]:
-    files = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        files += [Path(parent, name) for name in names if is_image_name(name)]
-    return sorted(file for file in files if file.is_file())
+def nothing_found(paths: Sequence[StrPath], listing: Listing) -> str:
+    """The sentence about `paths` in which there is no image, with what there is instead."""
+    if not paths:
+        return "no input given: expected image files or folders"
+    there = told(listing.left_out)
+    there = f"; there: {there}" if there else ""
+    if listing.unsearched:
+        there += f"; {listing.unsearched} folders inside were not searched: name them, too"
+    named = ", ".join(map(str, paths[:5])) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+    return f"no images in the folder{'s' * (len(paths) > 1)} {named}{there}. Expected {' '.join(IMAGE_SUFFIXES)}"
+
+
+def left_out(names: Iterable[str]) -> dict[str, int]:
+    """Kind of file -> how many of these file names, without folders, are of it and no image's; hidden ones left aside.
+
+    The kind is the suffix in lower case, ".heic", or "without suffix"; what is called like an image and no regular file
+    is "no regular file".
+    """
+    shown = [name for name in names if not name.startswith(".")]
+    kinds = ("no regular file" if is_image_name(n) else Path(n).suffix.lower() or "without suffix" for n in shown)
+    return dict(sorted(Counter(kinds).items()))
+
+
+def told(kinds: Mapping[str, int]) -> str:
+    """`left_out` in words: "2 .heic, 1 .txt"; "" for none."""
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
 
 
 def is_image_name(name: str) -> bool:
@@ -199,14 +310,14 @@ def output_stems(paths: Sequence[StrPath]) -> list[str]:
     longest = max((len(file.parts) for file in files), default=0)
     stems = [_stem(file, 0, suffix=False) for file in files]
     for level in range(2 * longest):
-        counts = Counter(map(_on_disk, stems))
-        clashing = [i for i, stem in enumerate(stems) if counts[_on_disk(stem)] > 1]
+        counts = Counter(map(on_disk, stems))
+        clashing = [i for i, stem in enumerate(stems) if counts[on_disk(stem)] > 1]
         # Suffixes first without folders, then with one folder more at each level, without and with suffix.
         folders, suffix = (level + 1) // 2, level % 2 == 0
         proposed = {i: _stem(files[i], folders, suffix=suffix) for i in clashing}
-        new_counts = Counter(map(_on_disk, proposed.values()))
+        new_counts = Counter(map(on_disk, proposed.values()))
         for i, stem in proposed.items():
-            if new_counts[_on_disk(stem)] == 1 and counts[_on_disk(stem)] == 0:
+            if new_counts[on_disk(stem)] == 1 and counts[on_disk(stem)] == 0:
                 stems[i] = stem
     return _numbered(stems)
 
@@ -220,57 +331,23 @@ def _stem(file: Path, folders: int, *, suffix: bool) -> str:
     return "_".join([*above, base, *([end.strip(".").replace(".", "_")] if suffix and end else [])])
 
 
-def _on_disk(name: str) -> str:
+def on_disk(name: str) -> str:
     """Equal for names that one of the usual file systems takes for the same."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _numbered(stems: Sequence[str]) -> list[str]:
-    taken = set(map(_on_disk, stems))
+    taken = set(map(on_disk, stems))
     seen: set[str] = set()
     result = []
     for stem in stems:
         name, number = stem, 1
-        while _on_disk(name) in seen or (number > 1 and _on_disk(name) in taken):
+        while on_disk(name) in seen or (number > 1 and on_disk(name) in taken):
             number += 1
             name = f"{stem}_{number}"
-        seen.add(_on_disk(name))
+        seen.add(on_disk(name))
         result.append(name)
     return result
-
-
-@contextmanager
-def atomic(path: StrPath) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what is written there becomes `path` if the block ends well.
-
-    The temporary file has the same suffixes, reaches the disk before it is renamed, and is removed on any
-    error; a file that was there before stays until then. The folder must exist.
-
-    Raises
-    ------
-    UserError
-        if the file cannot be written (no such folder, no permission, disk full)
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part{''.join(path.suffixes[-2:])}")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def make_folder(path: StrPath) -> Path:
-    """Make a folder and those above it, where they are not there yet; UserError where that is not possible."""
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be made a folder: {error.strerror or error}; choose another") from error
-    return Path(path)
 
 
 def mask_png(mask: NDArray[Any]) -> bytes:
@@ -293,31 +370,41 @@ def probability_tiff(prob: NDArray[np.floating[Any]]) -> bytes:
         photometric="minisblack",
         compression="zlib",
         metadata=None,
-        software=False,
+        software=blank_seal(),
     )
-    return stream.getvalue()
+    return sealed(stream.getvalue())
 
 
-def rgb_png(rgb: NDArray[np.uint8]) -> bytes:
-    """Encode a uint8 (H, W, 3) picture as PNG; ValueError for other arrays."""
+def rgb_png(rgb: NDArray[np.uint8], kind: str = PICTURE) -> bytes:
+    """Encode a uint8 (H, W, 3) picture as PNG with a seal of `kind`; ValueError for other arrays."""
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"expected a uint8 (H, W, 3) picture, got {rgb.dtype} {rgb.shape}")
-    return _png(rgb)
+    return _png(rgb, kind)
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
+def _png(pixels: NDArray[np.uint8], kind: str = RESULT) -> bytes:
+    about = PngInfo()
+    about.add_text("Software", blank_seal(kind))
     stream = BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG")
-    return stream.getvalue()
+    Image.fromarray(pixels).save(stream, format="PNG", pnginfo=about)
+    return sealed(stream.getvalue())
 
 
-def nifti(array: NDArray[Any], pixel_size_mm: float | None = None, *, compressed: bool = True) -> bytes:
+def nifti(
+    array: NDArray[Any],
+    pixel_size_mm: float | None = None,
+    *,
+    placement: Placement | None = None,
+    compressed: bool = True,
+) -> bytes:
     """Encode a bool, uint8 or float32 (H, W) array, or a uint8 (H, W, 3) RGB picture, as 2-D NIfTI-1.
 
     Stored as (W, H): the first axis is x (column), the second y (row). The affine is diag(-p, -p, 1), which
     ITK reads as direction identity, and in which viewers show the picture upright. Without `pixel_size_mm`
-    p is 1 and the unit is left unknown. bool is stored as uint8 0/1. The bytes are those of .nii.gz if
-    `compressed`, else of .nii.
+    p is 1 and the unit is left unknown. With `placement`, that of the photograph which the array was made from,
+    the array lies on that photograph: pixel size, unit, sform and qform and their codes are those given, and
+    `pixel_size_mm` is not used. bool is stored as uint8 0/1. The bytes are those of .nii.gz if `compressed`,
+    else of .nii.
 
     Raises
     ------
@@ -336,24 +423,67 @@ def nifti(array: NDArray[Any], pixel_size_mm: float | None = None, *, compressed
     size = 1.0 if pixel_size_mm is None else float(pixel_size_mm)
     if not (math.isfinite(size) and size > 0):
         raise ValueError(f"expected a pixel size above 0 mm, got {pixel_size_mm}")
-    volume = nibabel.Nifti1Image(data.T, np.diag([-size, -size, 1.0, 1.0]))
-    volume.header.set_xyzt_units(None if pixel_size_mm is None else "mm")
+    if placement is None:
+        volume = nibabel.Nifti1Image(data.T, np.diag([-size, -size, 1.0, 1.0]))
+        volume.header.set_xyzt_units(None if pixel_size_mm is None else "mm")
+    else:
+        volume = nibabel.Nifti1Image(data.T, None, _placed(placement))
     content = volume.to_bytes()
     return gzip.compress(content, mtime=0) if compressed else content  # the same bytes whenever it is written
 
 
-def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV text; text that a spreadsheet would take for a formula gets a leading apostrophe."""
+def _placed(placement: Placement) -> Any:
+    """A header that lies where another did; numpy copies each field, from NIfTI-2 rounded to float32."""
+    import nibabel
+
+    header = nibabel.Nifti1Header()
+    for name, value in placement.fields.items():
+        if name == "pixdim":
+            header[name][:4] = value[:4]
+        else:
+            header[name] = value
+    return header
+
+
+def comma_separated(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """Rows as CSV text; text that a spreadsheet would take for a formula gets a leading apostrophe.
+
+    Parameters
+    ----------
+    columns : default the keys of the first row; cells that a row does not have are empty.
+    """
     out = StringIO(newline="")
-    if rows:
-        writer = csv.DictWriter(out, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
+    names = list(rows[0] if rows else ()) if columns is None else list(columns)
+    if names:
+        writer = csv.writer(out)
+        writer.writerow([_no_formula(name) for name in names])
+        if foreign := {key for row in rows for key in row} - set(names):
+            raise ValueError(f"no column for {', '.join(sorted(foreign))}")
+        writer.writerows([_no_formula(row.get(name)) for name in names] for row in rows)
     return out.getvalue()
 
 
 def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    if not isinstance(value, str):
+        return value
+    text = readable(value)
+    return f"'{text}" if text[:1] in _FORMULA and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # OWASP, "CSV Injection", with the wide forms of the signs
+
+
+def without_guard(cell: str) -> str:
+    """The text of a cell that `comma_separated` wrote."""
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULA else cell
 
 
 def json_text(obj: object) -> str:
@@ -367,10 +497,9 @@ def json_text(obj: object) -> str:
     return json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_bytes(path: StrPath, content: bytes) -> None:
-    """Write a file, whole or not at all; UserError where that is not possible."""
-    with atomic(path) as temporary:
-        temporary.write_bytes(content)
+def sealed_json(obj: Mapping[str, Any]) -> bytes:
+    """`json_text` of a mapping as UTF-8, with a seal as its first key (`files.sealed`)."""
+    return sealed(json_text({"seal": blank_seal(), **obj}).encode())
 
 
 def write_mask(path: StrPath, mask: NDArray[Any]) -> None:
@@ -383,19 +512,14 @@ def write_probability(path: StrPath, prob: NDArray[np.floating[Any]]) -> None:
     write_bytes(path, probability_tiff(prob))
 
 
-def write_rgb(path: StrPath, rgb: NDArray[np.uint8]) -> None:
+def write_rgb(path: StrPath, rgb: NDArray[np.uint8], kind: str = PICTURE) -> None:
     """Write `rgb_png`."""
-    write_bytes(path, rgb_png(rgb))
+    write_bytes(path, rgb_png(rgb, kind))
 
 
 def write_nifti(path: StrPath, array: NDArray[Any], pixel_size_mm: float | None = None) -> None:
     """Write `nifti`, compressed where the path ends in .gz."""
     write_bytes(path, nifti(array, pixel_size_mm, compressed=Path(path).name.lower().endswith(".gz")))
-
-
-def write_text(path: StrPath, text: str) -> None:
-    r"""Write UTF-8 text with \n line ends on every system."""
-    write_bytes(path, text.encode())
 
 
 def write_json(path: StrPath, obj: object) -> None:
@@ -413,4 +537,6 @@ def _plain(obj: object) -> object:
         return {str(_plain(key)): _plain(value) for key, value in obj.items()}
     if isinstance(obj, list | tuple):
         return [_plain(item) for item in obj]
-    return os.fspath(obj) if isinstance(obj, os.PathLike) else obj
+    if isinstance(obj, os.PathLike):
+        obj = os.fspath(obj)
+    return readable(obj) if isinstance(obj, str) else obj

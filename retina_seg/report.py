@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from retina_seg import checkpoint, datasets, explain, io, overlay, preprocess, quality, records
+from retina_seg import checkpoint, datasets, explain, files, io, overlay, preprocess, quality, records
 from retina_seg.errors import UserError
 from retina_seg.fov import find_fov
 from retina_seg.photographs import rows_of
@@ -53,7 +53,7 @@ def draw_run(run: Path, data_root: str | Path) -> list[Path]:
 
     config = load_config(run / checkpoint.CONFIG)
     held_out = not set(config.data.fit) & set(config.data.monitor)
-    written = [run / "curves.png"]
+    written = [run / checkpoint.CURVES]
     figure = curves(checkpoint.read_log(run), "validation images" if held_out else "images that are also trained on")
     save(figure, written[0])
     segmenter = Segmenter.from_pretrained(run)
@@ -71,8 +71,8 @@ def draw_run(run: Path, data_root: str | Path) -> list[Path]:
 
 def draw_log(run: Path) -> list[Path]:
     """Draw curves.png of a finished run of a classifier from its log; returns the path."""
-    save(learning(checkpoint.read_log(run)), run / "curves.png")
-    return [run / "curves.png"]
+    save(learning(checkpoint.read_log(run)), run / checkpoint.CURVES)
+    return [run / checkpoint.CURVES]
 
 
 def learning(log: Sequence[Mapping[str, float]]) -> "Figure":
@@ -145,10 +145,20 @@ def plain(axes: "Axes") -> None:
 
 
 def png(figure: "Figure") -> bytes:
-    """A figure as a file, 120 dots an inch."""
+    """A figure as a file, 120 dots an inch, with the seal of a result (`files`)."""
     written = BytesIO()
-    figure.savefig(written, dpi=120, format="png")
-    return written.getvalue()
+    figure.savefig(written, dpi=120, format="png", metadata={"Software": files.blank_seal()})
+    return files.sealed(written.getvalue())
+
+
+def write(figures: "Mapping[str, Figure]", folder: Path, *, overwrite: bool = False) -> list[Path]:
+    """Write figures as <name>.png into a folder, all or none; returns the paths.
+
+    UserError where a file is there that the program did not write, but for `overwrite`.
+    """
+    files.make_folder(folder)
+    files.check_replaceable((folder / f"{name}.png" for name in figures), overwrite=overwrite)
+    return files.write_all(folder, {f"{name}.png": png(figure) for name, figure in figures.items()})
 
 
 def compared_curves(runs: Mapping[str, tuple[Sequence[Mapping[str, float]], float]], images: str) -> "Figure":
@@ -178,7 +188,12 @@ def compared_curves(runs: Mapping[str, tuple[Sequence[Mapping[str, float]], floa
 
 
 def draw_dictionary(
-    segmenter: "Segmenter", image: NDArray[np.uint8], folder: Path, pixel: tuple[int, int] | None = None
+    segmenter: "Segmenter",
+    image: NDArray[np.uint8],
+    folder: Path,
+    pixel: tuple[int, int] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Draw what a dictionary model has learnt and does with a photograph uint8 (H, W, 3); returns the paths.
 
@@ -195,10 +210,7 @@ def draw_dictionary(
         found = explain.votes(segmenter.net, prepared.image, (y, x))
         figures["votes"] = votes(found, explain.atoms(segmenter.net))
     figures |= dictionary(segmenter.net, prepared)
-    io.make_folder(folder)
-    for name, figure in figures.items():
-        save(figure, folder / f"{name}.png")
-    return [folder / f"{name}.png" for name in figures]
+    return write(figures, folder, overwrite=overwrite)
 
 
 def dictionary(net: nn.Module, prepared: preprocess.Prepared) -> "dict[str, Figure]":

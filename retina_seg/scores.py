@@ -7,11 +7,12 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retina_seg import markdown, metrics
+from retina_seg import files, markdown, metrics
 from retina_seg.errors import UserError
 from retina_seg.metrics import LOWER_IS_BETTER, MASK_METRICS, Array, Tally
 
@@ -109,6 +110,15 @@ def from_json(text: str) -> dict[str, Any]:
     if wrong:
         raise ValueError("scores that are no numbers")
     return {**loaded, "further": loaded.get("further", {})}
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file holds a report."""
+    try:
+        from_json(files.read_text(path))
+    except (ValueError, RecursionError):  # a UserError is a ValueError
+        return False
+    return True
 
 
 def rounded(values: Sequence[float]) -> list[float]:

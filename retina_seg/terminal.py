@@ -5,6 +5,7 @@ No arguments (see cli) and nothing computed.
 
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from retina_seg.files import readable
 
 if TYPE_CHECKING:
     from retina_seg.batch import Outcome
@@ -33,6 +36,8 @@ def tell(outcome: "Outcome") -> None:
         kind = "[bold red]error[/]" if outcome.error else "[yellow]warning[/]"
         name = "" if str(outcome.source) in line else f"{plain(outcome.source)}: "
         errors.print(f"{kind}: {name}{plain(line)}", soft_wrap=True, highlight=False)
+    for line in outcome.notes:
+        note(line)
 
 
 def summary_line(summary: "Summary") -> tuple[str, ...]:
@@ -204,5 +209,18 @@ def files(paths: Iterable[Path]) -> None:
 
 
 def plain(value: object) -> str:
-    """Text in which rich finds no markup."""
-    return str(value).replace("[", r"\[")
+    r"""Text of one line in which rich finds no markup and the terminal no command.
+
+    File names may hold anything: control characters, marks that turn the direction of writing, and bytes that are no
+    UTF-8 are shown as in \x1b, \u202e and \xe4.
+    """
+    text = readable(str(value))
+    shown = "".join(_escaped(letter) if unicodedata.category(letter) in _UNSEEN else letter for letter in text)
+    return shown.replace("[", r"\[")
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
+
+
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # control, format, surrogate, private, unassigned, line ends

@@ -114,7 +114,7 @@ def test_photographs_are_painted_with_a_threshold_given_or_chosen(patch_run, dra
     given = ("--out", tmp_path / "out", "--device", "cpu")
     _run("paint", patch_run, tmp_path / "a", tmp_path / "b" / "eye.png", *given, "--threshold", 0.9)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert len(names) == 6
+    assert len(names) == 8
     assert sum(name.endswith("_mask.png") for name in names) == 2
     classifier = Classifier.from_pretrained(patch_run, "cpu")
     prob = painting.paint(classifier, drawing.image, find_fov(drawing.image))
@@ -123,6 +123,20 @@ def test_photographs_are_painted_with_a_threshold_given_or_chosen(patch_run, dra
     _run("paint", patch_run, tmp_path / "a" / "eye.png", *given, "--data-root", drawn_drive)
     chosen = painting._threshold(classifier, drawn_drive)[0]
     np.testing.assert_array_equal(io.read_image(tmp_path / "out" / "eye_mask.png")[..., 0] > 0, prob >= chosen)
+
+
+def test_one_bad_photograph_stops_no_other_from_being_painted(patch_run, tmp_path):
+    for name in ("a.png", "c.png"):
+        io.write_rgb(tmp_path / name, phantom.draw(77, width=160, height=150).image)
+    (tmp_path / "b.png").write_bytes(b"nothing")
+    out = tmp_path / "out"
+    given = ("paint", patch_run, tmp_path, "--out", out, "--device", "cpu", "--threshold", 0.9)
+    text = _run(*given, code=2)
+    assert "b.png" in text
+    assert {path.name for path in out.glob("*_mask.png")} == {"a_mask.png", "c_mask.png"}
+    (out / "a_mask.png").write_bytes(b"drawn by hand")
+    assert "a_mask.png" in _refused(*given)
+    assert (out / "a_mask.png").read_bytes() == b"drawn by hand"
 
 
 def test_what_cannot_be_asked_of_a_patch_classifier_is_said(patch_run, tmp_path):
@@ -150,6 +164,49 @@ def test_pictures_that_are_no_photographs_are_not_graded(grader_run, tmp_path):
     assert said["dr_grade"] == said["dme_risk"] == {"answer": None, "probabilities": {}}
     (row,) = csv.DictReader((tmp_path / "a.csv").read_text().splitlines())
     assert (row["dr_grade"], row["dme_risk_p_0"], "fundus" in row["warnings"]) == ("", "", True)
+
+
+@pytest.mark.parametrize("option", ["--csv", "--json"])
+def test_only_an_own_table_of_answers_is_replaced(grader_run, tmp_path, option):
+    photograph, table = tmp_path / "eye.png", tmp_path / "mine"
+    io.write_rgb(photograph, phantom.draw(0, width=200, height=200).image)
+    given = ("predict", grader_run, photograph, option, table)
+    _run(*given)
+    own = table.read_bytes()
+    _run(*given)
+    assert table.read_bytes() == own
+    for changed in (b"patient;grade\n", own + b"my remark\n", own.replace(b"\r\n", b"\n").replace(b": ", b":")):
+        table.write_bytes(changed)
+        assert "--overwrite" in _refused(*given)
+        assert table.read_bytes() == changed
+    _run(*given, "--overwrite")
+    assert table.read_bytes() == own
+
+
+def test_an_unexpected_error_stops_one_answer_only(grader_run, tmp_path, monkeypatch):
+    paths = [tmp_path / f"{name}.png" for name in "ab"]
+    for path in paths:
+        io.write_rgb(path, phantom.draw(0, width=200, height=200).image)
+    predict = Classifier.predict
+
+    def runs_out(classifier, source):
+        if source == paths[0]:
+            raise MemoryError("no memory left")
+        return predict(classifier, source)
+
+    monkeypatch.setattr(Classifier, "predict", runs_out)
+    _run("predict", grader_run, tmp_path, "--csv", tmp_path / "a.csv", code=2)
+    rows = {row["image"]: row for row in csv.DictReader((tmp_path / "a.csv").read_text().splitlines())}
+    assert "MemoryError" in rows[str(paths[0])]["error"]
+    assert rows[str(paths[1])]["error"] == ""
+
+
+def test_names_in_a_table_of_answers_are_no_formulas(grader_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    io.write_rgb("=1+1.png", phantom.draw(0, width=200, height=200).image)
+    _run("predict", grader_run, "=1+1.png", "--csv", "a.csv")
+    assert next(csv.DictReader(Path("a.csv").read_text().splitlines()))["image"] == "'=1+1.png"
+    _run("predict", grader_run, "=1+1.png", "--csv", "a.csv")
 
 
 def test_digits_are_predicted_and_explained(tmp_path):

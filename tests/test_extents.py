@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from retina_seg import batch, datasets, extents, lesions, quality, zoo
+from retina_seg import batch, datasets, extents, inference, lesions, zoo
 from retina_seg.cli import app
 from retina_seg.errors import UserError
 from retina_seg.inference import Prediction, Segmenter
@@ -56,7 +56,7 @@ class Finder:
     def __init__(self, mask):
         self.mask = mask
 
-    def predict(self, image, fov):
+    def predict(self, image, fov, *, judge):
         assert image.shape[:2] == fov.shape == self.mask.shape
         return prediction({"disc": self.mask})
 
@@ -120,7 +120,8 @@ def test_the_table_leaves_unknown_areas_empty():
 def test_a_batch_of_lesions_leaves_a_mask_for_each_target_and_one_table(
     tiny_lesions, drawn_idrid, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(quality, "of_photograph", lambda *given, **named: [])  # these are too small to be counted in
+    # These are too small to be counted in.
+    monkeypatch.setattr(inference, "photograph_doubts", lambda *given, **named: ())
     rows = [row for row in datasets.rows("idrid_seg") if row.splits["idrid"] == "test"][:2]
     files = [drawn_idrid / "IDRiD" / row.image for row in rows]
     result = CliRunner().invoke(

@@ -1,10 +1,15 @@
+import errno
 import gzip
 import json
+import math
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -15,7 +20,7 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
-from retina_seg import inference, io
+from retina_seg import files, inference, io
 from retina_seg.checkpoint import Card, CardInference, CardModel
 from retina_seg.decode import InMemory
 from retina_seg.errors import UserError
@@ -259,18 +264,65 @@ def test_what_is_in_memory_never_touches_the_disk(segmenter, drawn, tmp_path, mo
 
 
 def test_a_failed_save_leaves_nothing(segmenter, drawn, tmp_path, monkeypatch):
-    write = io.write_bytes
+    settle, calls = files._settle, []
 
-    def fail_at_the_last(path, content):
-        if path.suffix == ".json":
-            raise UserError("disk full")
-        write(path, content)
+    def fail_at_the_last(path):
+        calls.append(path)
+        if len(calls) == 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        settle(path)
 
     prediction = segmenter.predict(drawn.image)
-    monkeypatch.setattr(io, "write_bytes", fail_at_the_last)
-    with pytest.raises(UserError, match="disk full"):
+    monkeypatch.setattr(files, "_settle", fail_at_the_last)
+    with pytest.raises(UserError, match=r"eye\.json cannot be written: No space left"):
         prediction.save(tmp_path, "eye")
     assert not list(tmp_path.iterdir())
+
+
+def test_save_replaces_results_of_the_same_photograph_only(segmenter, drawn, tmp_path):
+    prediction = segmenter.predict(drawn.image)
+    other = segmenter.predict(drawn.image[:, ::-1].copy())
+    for _ in range(2):
+        prediction.save(tmp_path, "eye", what=("mask",))
+    before = (tmp_path / "eye_mask.png").read_bytes()
+    with pytest.raises(UserError, match=r"eye\.json is of another photograph.*overwrite"):
+        other.save(tmp_path, "eye", what=("mask",))
+    assert (tmp_path / "eye_mask.png").read_bytes() == before
+    other.save(tmp_path, "eye", what=("mask",), overwrite=True)
+    assert (tmp_path / "eye_mask.png").read_bytes() != before
+    (tmp_path / "eye_overlay.png").write_bytes(b"drawn by hand")
+    with pytest.raises(UserError, match=r"eye_overlay\.png"):
+        other.save(tmp_path, "eye")
+    assert (tmp_path / "eye_overlay.png").read_bytes() == b"drawn by hand"
+
+
+def test_every_file_that_is_written_is_known_again(segmenter, drawn, tmp_path):
+    for path in segmenter.predict(drawn.image).save(tmp_path, "eye", what=inference.SAVED):
+        assert files.is_own(path)
+        assert files.is_result(path)
+
+
+@pytest.mark.parametrize("stem", ["../evil", "/evil", "a/b", "..", ".", "", "a\0b"])
+def test_a_stem_never_leaves_the_folder(segmenter, drawn, tmp_path, stem):
+    prediction = segmenter.predict(drawn.image)
+    for write in (prediction.encode, partial(prediction.save, tmp_path)):
+        with pytest.raises(UserError, match="cannot be part of a file's name"):
+            write(stem)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", ["x/../../evil", "..\\evil", "a\0b"])
+def test_a_target_never_leaves_the_folder(segmenter, drawn, tmp_path, target):
+    prediction = replace(segmenter.predict(drawn.image), targets=(target,))
+    with pytest.raises(UserError, match="cannot be part of a file's name"):
+        prediction.save(tmp_path, "eye")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [math.nan, 2, -0.1, math.inf, "0.5", None])
+def test_thresholds_are_probabilities(segmenter, drawn, value):
+    with pytest.raises(UserError, match="from 0 to 1"):
+        segmenter.predict(drawn.image).at(value)
 
 
 def test_a_folder_that_cannot_be_made(segmenter, drawn, tmp_path):
@@ -296,12 +348,61 @@ def test_doubts_are_said(drawn):
     assert any("covers only" in warning for warning in segmenter.predict(drawn.image, small).provenance["warnings"])
 
 
+def _alike(image: np.ndarray) -> dict[str, Any]:
+    """The same photograph as arrays and PIL images of other kinds."""
+    grey = image[..., 1]
+    opaque = np.full((*grey.shape, 1), 255, np.uint8)
+    colours = {
+        "16 bit": image.astype(np.uint16) * 257,
+        "float": image.astype(np.float64) / 255,
+        "alpha": np.dstack([image, opaque]),
+        "PIL": Image.fromarray(image),
+        "PIL with alpha": Image.fromarray(np.dstack([image, opaque])),
+        "view": image[:, ::-1][:, ::-1],
+    }
+    greys = {
+        "grey": grey,
+        "one channel": grey[..., None],
+        "grey and alpha": np.dstack([grey, opaque]),
+        "PIL": Image.fromarray(grey),
+        "bool": grey > 60,
+    }
+    return {f"colour, {name}": one for name, one in colours.items()} | {f"grey, {n}": one for n, one in greys.items()}
+
+
+def test_arrays_are_read_as_files_with_their_pixels_are(segmenter, drawn, tmp_path):
+    for name, given in _alike(drawn.image).items():
+        image = segmenter.predict(given).image
+        expected = drawn.image if name.startswith("colour") else np.repeat(drawn.image[..., 1:2], 3, axis=2)
+        if name.endswith("bool"):
+            expected = (expected > 60) * np.uint8(255)
+        np.testing.assert_array_equal(image, expected, err_msg=name)
+
+
 @pytest.mark.parametrize(
-    "array", [np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.float32), np.zeros((64, 64, 4), np.uint8)]
+    "given",
+    [
+        np.zeros((3, 64, 64), np.uint8),
+        np.zeros((64, 64, 5), np.uint8),
+        np.zeros((2, 64, 64, 3), np.uint8),
+        np.zeros((0, 0, 3), np.uint8),
+        np.zeros(64),
+        torch.zeros(3, 64, 64),
+        [[1, 2], [3, 4]],
+        b"a file",
+        None,
+    ],
+    ids=lambda given: f"{type(given).__name__} {getattr(given, 'shape', '')}",
 )
-def test_arrays_that_are_no_photograph(segmenter, array):
-    with pytest.raises(UserError, match=r"uint8 \(H, W, 3\)"):
-        segmenter.predict(array)
+def test_what_is_no_photograph_is_told_with_what_is_expected(segmenter, given):
+    with pytest.raises(UserError, match=r"height, width"):
+        segmenter.predict(given)
+
+
+@pytest.mark.parametrize("values", [np.full((64, 64, 3), np.nan), np.full((64, 64, 3), -1.0), np.full((64, 64), 1e6)])
+def test_values_that_are_no_brightness(segmenter, values):
+    with pytest.raises(UserError, match="the array holds"):
+        segmenter.predict(values)
 
 
 def test_devices():

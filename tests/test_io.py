@@ -1,5 +1,6 @@
 """Files in and out: every format in, every kind of bad file, round trips, names, nothing half-written."""
 
+import csv
 import gzip
 import json
 import math
@@ -7,6 +8,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import cv2
@@ -234,9 +236,9 @@ def test_pages(tmp_path: Path, given: Given, rgb: Bytes) -> None:
     frames = [Image.fromarray(rgb), Image.fromarray(255 - rgb)]
     frames[0].save(tmp_path / "camera.jpg", format="MPO", save_all=True, append_images=frames[1:])
     assert abs(io.read_image(given(tmp_path / "camera.jpg")).astype(int) - rgb).mean() < 10
-    for name in ("a.gif", "a.png", "a.webp"):
+    for name, pages in {"a.gif": "several", "a.png": "2", "a.webp": "2"}.items():
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
-        with pytest.raises(UserError, match="holds 2 pages"):
+        with pytest.raises(UserError, match=f"holds {pages} pages"):
             io.read_image(given(tmp_path / name))
 
 
@@ -545,7 +547,7 @@ def test_find_images(tmp_path: Path) -> None:
     assert names(tmp_path, recursive=True) == ["a.jpg", "b.PNG", "c.nii.gz", "sub/d.tif"]
     assert names(tmp_path / "sub", tmp_path / "b.PNG", tmp_path) == ["sub/d.tif", "b.PNG", "a.jpg", "c.nii.gz"]
     assert names(tmp_path / "notes.txt", tmp_path / "gone.png") == ["notes.txt", "gone.png"]
-    with pytest.raises(UserError, match=r"no images in the folder .*empty"):
+    with pytest.raises(UserError, match=r"no images in the folder .*empty; there: 1 \.md"):
         io.find_images([tmp_path / "empty"])
     with pytest.raises(UserError, match="no input"):
         io.find_images([])
@@ -575,7 +577,7 @@ def test_output_stems_always_differ() -> None:
     for _ in range(30):
         paths = ["/".join(rng.choice(parts, 3)) + str(rng.choice(suffixes)) for _ in range(12)]
         stems = io.output_stems(paths)
-        assert len({io._on_disk(stem) for stem in stems}) == len(paths)
+        assert len({io.on_disk(stem) for stem in stems}) == len(paths)
         assert stems == io.output_stems(paths)
         assert not any("/" in stem or not stem for stem in stems)
 
@@ -588,7 +590,8 @@ def test_write_mask_round_trip(tmp_path: Path, mask: NDArray[np.bool_]) -> None:
     io.write_mask(path, mask)
     with Image.open(path) as picture:
         assert picture.mode == "L"
-        assert picture.info == {}
+        assert list(picture.info) == ["Software"]
+        assert picture.info["Software"].startswith("retina_seg-result:")
         np.testing.assert_array_equal(np.asarray(picture), mask * np.uint8(255))
     np.testing.assert_array_equal(io.read_mask(path), mask)
     with pytest.raises(ValueError, match="two-valued"):
@@ -606,9 +609,8 @@ def test_write_probability_round_trip(tmp_path: Path) -> None:
         assert page.dtype == np.float32
         assert page.compression in (8, 32946)
         np.testing.assert_array_equal(page.asarray(), prob)
-        assert not {"ImageDescription", "DateTime", "Software", "Artist", "DocumentName"} & {
-            tag.name for tag in page.tags
-        }
+        assert not {"ImageDescription", "DateTime", "Artist", "DocumentName"} & {tag.name for tag in page.tags}
+        assert page.tags["Software"].value.startswith("retina_seg-result:")
     with Image.open(tmp_path / "p.tif") as picture:
         np.testing.assert_array_equal(np.asarray(picture), prob)
     for bad in (prob * 2, prob - 0.5, np.full_like(prob, np.nan), prob[0]):
@@ -621,7 +623,8 @@ def test_write_rgb_round_trip_without_metadata(tmp_path: Path, rgb: Bytes) -> No
     io.write_rgb(tmp_path / "a.png", rgb)
     np.testing.assert_array_equal(io.read_image(tmp_path / "a.png"), rgb)
     with Image.open(tmp_path / "a.png") as picture:
-        assert picture.info == {}
+        assert list(picture.info) == ["Software"]
+        assert picture.info["Software"].startswith("retina_seg-picture:")
     with pytest.raises(ValueError, match="uint8"):
         io.write_rgb(tmp_path / "b.png", rgb[..., 0])
 
@@ -723,3 +726,43 @@ def test_real_images(data_root: Path) -> None:
     second = io.read_mask(data_root / "DRIVE" / "test" / "2nd_manual" / "01_manual2.gif")
     first = io.read_mask(data_root / "DRIVE" / "test" / "1st_manual" / "01_manual1.gif")
     assert 2 * (first & second).sum() / (first.sum() + second.sum()) > 0.75
+
+
+# ---------------------------------------------------------------- tables and names
+
+
+def test_a_table_has_no_formulas_and_keeps_numbers() -> None:
+    cells = ["=1+1", "+cmd", "-cmd", "@a", "\ta", "\ra", "\na", "＝1", "-0.31", "+2", "1e-3", "plain", "a=b", "'=x", ""]
+    text = io.comma_separated([{"cell": cell, "number": -1.5} for cell in cells])
+    rows = list(csv.DictReader(StringIO(text, newline="")))
+    assert [row["cell"] for row in rows] == [*(f"'{cell}" for cell in cells[:8]), *cells[8:]]
+    assert {row["number"] for row in rows} == {"-1.5"}
+    assert [io.without_guard(row["cell"]) for row in rows[:13]] == cells[:13]
+
+
+def test_names_of_columns_are_no_formulas_either() -> None:
+    assert io.comma_separated([], ["=a", "b"]) == "'=a,b\r\n"
+
+
+def test_columns_of_a_table_are_those_that_are_named() -> None:
+    assert io.comma_separated([{"b": 1}, {"a": 2}], ["a", "b"]) == "a,b\r\n,1\r\n2,\r\n"
+    with pytest.raises(ValueError, match="no column for c"):
+        io.comma_separated([{"c": 1}], ["a", "b"])
+
+
+def test_what_folders_hold_besides_images_is_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "b.HEIC", "c.heic", "d", ".hidden.heic", "in/e.txt", "in/f.jpg", ".git/g.dcm")
+    (tmp_path / "broken.png").symlink_to(tmp_path / "gone")
+    flat, deep = io.list_images([tmp_path]), io.list_images([tmp_path], recursive=True)
+    assert [path.name for path in flat.images] == ["a.png"]
+    assert flat.left_out == {".heic": 2, "no regular file": 1, "without suffix": 1}
+    assert (flat.unsearched, deep.unsearched) == (1, 0)
+    assert [path.name for path in deep.images] == ["a.png", "f.jpg"]
+    assert deep.left_out == {**flat.left_out, ".txt": 1}
+    assert io.told(flat.left_out) == "2 .heic, 1 no regular file, 1 without suffix"
+    assert io.told({}) == ""
+
+
+def test_json_holds_names_that_are_no_utf8() -> None:
+    name = os.fsdecode(b"\xe4uge")
+    assert json.loads(io.json_text({name: [name, Path(name)]})) == {r"\xe4uge": [r"\xe4uge", r"\xe4uge"]}

@@ -6,8 +6,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from retina_seg import batch, files, io
 from retina_seg.classify.inference import Classified, Classifier
-from retina_seg.errors import UserError
 
 
 @dataclass
@@ -28,11 +28,11 @@ class Answered:
     def add(self, path: Path) -> list[str]:
         """Ask about an image and remember what is said; the lines to print."""
         name = str(path)
-        try:
-            said = self.images[name] = self.classifier.predict(path)
-        except UserError as error:
-            self.failed[name] = str(error)
-            return [str(error) if name in str(error) else f"{name}: {error}"]
+        said, error = batch.attempt(lambda: self.classifier.predict(path))
+        if said is None:
+            self.failed[name] = error
+            return [error if name in error else f"{name}: {error}"]
+        self.images[name] = said
         warnings = [f"{name}: {'withheld: ' * doubt.withholds}{doubt.text}" for doubt in said.doubts]
         if said.withheld:
             return warnings
@@ -60,18 +60,28 @@ class Answered:
 
     def as_csv(self) -> str:
         """A line for each image: every question with its probabilities, empty where withheld, warnings and errors."""
-        columns = ["image"]
-        for question, classes in self.classifier.card.heads.items():
-            columns += [question, *(f"{question}_p_{one}" for one in classes)]
-        text = StringIO()
-        writer = csv.DictWriter(text, [*columns, "warnings", "error"], restval="", lineterminator="\n")
-        writer.writeheader()
+        rows = []
         for name, said in self.images.items():
             row = {"image": name, "warnings": " ".join(doubt.text for doubt in said.doubts)}
             for one in () if said.withheld else said.answers:
                 row |= {one.question: one.answer}
                 row |= {f"{one.question}_p_{key}": f"{value:.4f}" for key, value in one.probabilities.items()}
-            writer.writerow(row)
-        for name, error in self.failed.items():
-            writer.writerow({"image": name, "error": error})
-        return text.getvalue()
+            rows.append(row)
+        rows += [{"image": name, "error": error} for name, error in self.failed.items()]
+        return io.comma_separated(rows, self._columns())
+
+    def _columns(self) -> list[str]:
+        columns = ["image"]
+        for question, classes in self.classifier.card.heads.items():
+            columns += [question, *(f"{question}_p_{one}" for one in classes)]
+        return [*columns, "warnings", "error"]
+
+    def is_own_csv(self, path: Path) -> bool:
+        """Whether a file is a table that `as_csv` wrote about any images and nobody has saved anew."""
+        try:
+            text = files.read_text(path)
+            rows = list(csv.DictReader(StringIO(text, newline="")))
+            plain = [{name: io.without_guard(cell) for name, cell in row.items()} for row in rows]
+            return io.comma_separated(plain, self._columns()) == text
+        except (ValueError, TypeError, csv.Error):  # a UserError is a ValueError; None in a row that is too short
+            return False

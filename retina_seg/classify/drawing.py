@@ -3,7 +3,7 @@
 How they look is in retina_seg.figures, what is shown of a network in retina_seg.explain.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import checkpoint, explain, figures, io, report
+from retina_seg import checkpoint, explain, figures, report
 from retina_seg.classify import evaluation, inference, measures
 from retina_seg.classify.evaluation import ClassReport, HeadReport
 from retina_seg.classify.inference import Answer, Classifier
@@ -21,9 +21,9 @@ from retina_seg.errors import UserError
 _LOOKED_THROUGH = 300
 
 
-def draw_report(scored: ClassReport, out: Path) -> list[Path]:
+def draw_report(scored: ClassReport, out: Path, *, overwrite: bool = False) -> list[Path]:
     """Draw the figures of `measured`, each as PNG; returns the paths."""
-    return _written(measured(scored), out)
+    return report.write(measured(scored), out, overwrite=overwrite)
 
 
 def measured(scored: ClassReport) -> dict[str, Any]:
@@ -51,9 +51,9 @@ def _roc(scored: ClassReport, name: str, head: HeadReport) -> dict[str, tuple[An
     return {one: (curve.fpr, curve.tpr, head.roc[one]) for one, curve in zip(head.classes, found, strict=True)}
 
 
-def draw_learning(name: str | Path, out: Path) -> list[Path]:
+def draw_learning(name: str | Path, out: Path, *, overwrite: bool = False) -> list[Path]:
     """Draw the figure of `learning`, if there is one, as PNG; returns its path."""
-    return _written(learning(name), out)
+    return report.write(learning(name), out, overwrite=overwrite)
 
 
 def learning(name: str | Path) -> dict[str, Any]:
@@ -62,13 +62,15 @@ def learning(name: str | Path) -> dict[str, Any]:
     return {"curves": report.learning(log)} if log else {}
 
 
-def draw_explained(classifier: Classifier, image: NDArray[np.uint8], out: Path) -> list[Path]:
+def draw_explained(
+    classifier: Classifier, image: NDArray[np.uint8], out: Path, *, overwrite: bool = False
+) -> list[Path]:
     """Draw the figures of `explained` for an image uint8 (H, W, 3), each as PNG; returns the paths.
 
     UserError for a classifier that reads no single images.
     """
     prepared = classifier.prepare(image)
-    return _written(explained(classifier, prepared, classifier.answers(prepared)), out)
+    return report.write(explained(classifier, prepared, classifier.answers(prepared)), out, overwrite=overwrite)
 
 
 def explained(classifier: Classifier, prepared: NDArray[np.float32], answers: Sequence[Answer]) -> dict[str, Any]:
@@ -92,7 +94,15 @@ def explained(classifier: Classifier, prepared: NDArray[np.float32], answers: Se
     return drawn
 
 
-def draw_activating(classifier: Classifier, data_root: str | Path, out: Path, unit: int, layer: str | None) -> Path:
+def draw_activating(
+    classifier: Classifier,
+    data_root: str | Path,
+    out: Path,
+    unit: int,
+    layer: str | None,
+    *,
+    overwrite: bool = False,
+) -> Path:
     """Draw the patches of the first test images that activate a unit most.
 
     UserError as `explain.activating`, and where none of them does.
@@ -102,9 +112,7 @@ def draw_activating(classifier: Classifier, data_root: str | Path, out: Path, un
     found = explain.activating(classifier.net, images, unit, layer=layer)
     if not found:
         raise UserError(f"none of the first {len(images)} test images activates unit {unit}: choose another one")
-    path = io.make_folder(out) / "activating.png"
-    report.save(figures.activating_grid(found), path)
-    return path
+    return report.write({"activating": figures.activating_grid(found)}, out, overwrite=overwrite)[0]
 
 
 def _asked(head: Head, answer: Answer, kind: str) -> tuple[list[int], str]:
@@ -114,10 +122,3 @@ def _asked(head: Head, answer: Answer, kind: str) -> tuple[list[int], str]:
     if not head.classes:
         return [0], f"{head.name} {answer.answer}: what raises it"
     return [head.classes.index(answer.answer)], f"{head.name}: what speaks for {answer.answer}"
-
-
-def _written(drawn: Mapping[str, Any], out: Path) -> list[Path]:
-    io.make_folder(out)
-    for name, figure in drawn.items():
-        report.save(figure, out / f"{name}.png")
-    return [out / f"{name}.png" for name in drawn]

@@ -6,7 +6,7 @@ No formulas (see measures) and no drawing.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retina_seg import datasets, io, photographs, subgroups
+from retina_seg import datasets, files, io, photographs, subgroups
 from retina_seg.classify import examples, inference, measures, tasks, training
 from retina_seg.classify.config import ClassifyConfig
 from retina_seg.classify.inference import Classifier
@@ -215,6 +215,15 @@ def keep(scored: ClassReport, model: str | Path) -> Path | None:
     io.make_folder(path.parent)
     io.write_text(path, scored.to_json())
     return path
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file holds a report."""
+    try:
+        found = files.read_json(path)
+    except UserError:
+        return False
+    return isinstance(found, dict) and {one.name for one in fields(ClassReport)} - {"comparison"} <= set(found)
 
 
 def report_path(model: str | Path, split: str = "test") -> Path:

@@ -3,13 +3,15 @@
 No training and no scores.
 """
 
-import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import PIL.Image
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
@@ -21,9 +23,10 @@ from retina_seg.classify import tasks
 from retina_seg.classify.models import build_model
 from retina_seg.classify.outputs import VALUE, Head, Kind, probabilities, split, width
 from retina_seg.config import PreprocessConfig
+from retina_seg.decode import InMemory
 from retina_seg.errors import UserError
 from retina_seg.fov import find_fov
-from retina_seg.inference import choose_device
+from retina_seg.inference import choose_device, photograph_doubts
 from retina_seg.preprocess import Preprocess
 from retina_seg.quality import Doubt
 
@@ -136,8 +139,8 @@ def is_classifier(name: str | Path) -> bool:
     if str(name) in names():
         return True
     try:
-        found = json.loads((Path(name) / checkpoint.CARD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = io.read_json(Path(name) / checkpoint.CARD)
+    except UserError:
         return False
     return isinstance(found, dict) and "heads" in found
 
@@ -180,7 +183,8 @@ class Classifier:
         """A packaged classifier, or the folder of a finished run; UserError where it is neither, damaged or changed."""
         weights, path = files(name)
         card = checkpoint.read_any_card(path, ClassifierCard)
-        return cls(checkpoint.load_weights(build(card), weights, card, path), card, device)
+        net = checkpoint.fitting(partial(build, card), weights, path)
+        return cls(checkpoint.load_weights(net, weights, card, path), card, device)
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """An image uint8 (H, W, 3) as the network reads it, float32 (C, h, w); UserError for tasks without images."""
@@ -189,22 +193,34 @@ class Classifier:
             raise UserError(f"{self.card.name} answers {self.card.task}, which no single image can ask")
         return how(image, self.card.model.in_shape, self.settings)
 
-    def predict(self, source: str | Path | NDArray[np.uint8]) -> Classified:
-        """The answer to every question about an image uint8 (H, W, 3) or a file of one, and doubts about a photograph.
+    def predict(self, source: str | Path | InMemory | NDArray[Any] | PIL.Image.Image) -> Classified:
+        """The answer to every question about an image, and doubts about a photograph.
 
-        UserError for a file that is no image, or smaller than photographs, of digits than 4 pixels, may be.
+        Parameters
+        ----------
+        source : file, by its path or in memory, uint8 (H, W, 3) RGB, or an array or PIL image that is read as a file
+            with its pixels would be (`io.as_photograph`).
+
+        Raises
+        ------
+        UserError
+            For what is no image, and a file smaller than photographs, of digits than 4 pixels, may be.
         """
-        image = self.read(source) if isinstance(source, str | Path) else source
+        image = self.read(source)
         return Classified(tuple(self.answers(self.prepare(image))), self.doubts(image))
 
-    def read(self, path: str | Path) -> NDArray[np.uint8]:
+    def read(self, source: str | Path | InMemory | NDArray[Any] | PIL.Image.Image) -> NDArray[np.uint8]:
         """An image uint8 (H, W, 3) of the kind it answers about: digits may be smaller than photographs."""
-        return io.read_image(path) if tasks.find(self.card.task).retinal else io.read_image(path, min_side=4)
+        if not isinstance(source, str | os.PathLike | InMemory):
+            return io.as_photograph(source)
+        retinal = tasks.find(self.card.task).retinal
+        return io.read_image(source, min_side=io.MIN_SIDE if retinal else 4)
 
     def doubts(self, image: NDArray[np.uint8]) -> tuple[Doubt, ...]:
         """What makes answers about a photograph uint8 (H, W, 3) doubtful; () where the task has no photographs."""
-        retinal = tasks.find(self.card.task).retinal
-        return tuple(quality.of_photograph(image, find_fov(image))) if retinal else ()
+        if not tasks.find(self.card.task).retinal:
+            return ()
+        return quality.for_grading(photograph_doubts(image, find_fov(image)))
 
     def answers(self, prepared: NDArray[np.float32]) -> list[Answer]:
         """The answer to every question about a prepared image float32 (C, h, w)."""

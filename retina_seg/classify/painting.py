@@ -1,17 +1,19 @@
 """A patch classifier as a segmenter: it answers for every pixel by itself. Scored as every segmenter is."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import datasets, evaluate, inference, io, metrics, overlay, preprocess, protocols, scoring
+from retina_seg import datasets, evaluate, files, inference, io, metrics, preprocess, protocols, scoring
 from retina_seg.classify import fundus
 from retina_seg.classify.inference import Classifier, seen_by
 from retina_seg.datasets import Sample
+from retina_seg.decode import InMemory
 from retina_seg.errors import UserError
-from retina_seg.fov import find_fov
+from retina_seg.inference import Prediction
 from retina_seg.manifest import Row
 from retina_seg.photographs import load_photograph, rows_of
 from retina_seg.scores import Report
@@ -49,13 +51,14 @@ def score(
     data_root: str | Path,
     *,
     save_to: Path | None = None,
+    overwrite: bool = False,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Report, float]:
     """The report of a patch classifier by a vessel protocol, and the seconds that a photograph takes.
 
     Its threshold is the one of highest Dice on the validation photographs of DRIVE. `save_to` gets mask and
-    probability of every photograph.
+    probability of every photograph; UserError where others would be lost, but for `overwrite`.
     """
     classifier = Classifier.from_pretrained(model, device)
 
@@ -67,14 +70,18 @@ def score(
 
     def save(row: Row, _sample: Sample, prediction: evaluate.PredictionLike) -> None:
         if save_to is not None:
-            io.write_mask(save_to / f"{row.id}_mask.png", prediction.prob[0] >= threshold)
-            io.write_probability(save_to / f"{row.id}_prob.tif", prediction.prob[0])
+            contents = {
+                f"{row.id}_mask.png": io.mask_png(prediction.prob[0] >= threshold),
+                f"{row.id}_prob.tif": io.probability_tiff(prediction.prob[0]),
+            }
+            files.check_replaceable((save_to / name for name in contents), overwrite=overwrite)
+            files.write_all(save_to, contents)
 
     _check(classifier)
     if "vessels" not in protocols.find(protocol).targets:
         raise UserError(f"{protocol} has no annotation of vessels: choose another protocol, as drive")
     if save_to is not None:
-        io.make_folder(save_to)
+        files.make_folder(save_to)
     threshold, source = _threshold(classifier, data_root)
     silent = "images" not in classifier.card.training
     candidate = evaluate.Candidate(
@@ -91,40 +98,53 @@ def score(
     return found["vessels"], float(np.mean(seconds))
 
 
-def paint_files(
-    model: str | Path,
-    photographs: Sequence[tuple[Path, str]],
-    out: Path,
-    data_root: str | Path,
-    *,
-    threshold: float | None = None,
-    device: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Path]:
-    """Paint photographs, and write mask, probability and overlay of each into `out` when it is done; their paths.
+class PatchSegmenter:
+    """A patch classifier with the interface of `inference.Segmenter`: photographs in, predictions out.
 
-    `photographs` : path and stem of the results of each, as `batch.plan` has them.
-
-    Without `threshold` it is chosen as in `score`, on photographs below `data_root`.
+    Parameters
+    ----------
+    classifier : of the task TASK; UserError for any other.
+    threshold, threshold_source : a pixel of this probability or more is marked, and what chose it.
     """
-    classifier = Classifier.from_pretrained(model, device)
-    _check(classifier)
-    io.make_folder(out)
-    chosen = _threshold(classifier, data_root)[0] if threshold is None else threshold
-    written = []
-    for done, (path, stem) in enumerate(photographs):
-        if progress:
-            progress(done, len(photographs))
-        image = io.read_image(path)
-        fov = find_fov(image)
-        prob = paint(classifier, image, fov)
-        mask = inference.threshold(prob[None], (chosen,), fov)
-        paths = [out / f"{stem}_{kind}" for kind in ("mask.png", "prob.tif", "overlay.png")]
-        io.write_mask(paths[0], mask[0])
-        io.write_probability(paths[1], prob)
-        io.write_rgb(paths[2], overlay.blend(image, mask, ("vessels",)))
-        written += paths
-    return written
+
+    targets = ("vessels",)
+
+    def __init__(self, classifier: Classifier, threshold: float, threshold_source: str) -> None:
+        _check(classifier)
+        self.classifier, self.device = classifier, classifier.device
+        self.threshold, self.threshold_source = threshold, threshold_source
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | Path, data_root: str | Path, *, threshold: float | None = None, device: str = "auto"
+    ) -> "PatchSegmenter":
+        """A packaged classifier or run folder.
+
+        Without `threshold` it is chosen as in `score`, on photographs below `data_root`.
+        """
+        classifier = Classifier.from_pretrained(model, device)
+        _check(classifier)
+        if threshold is not None:
+            return cls(classifier, threshold, "given by the caller")
+        return cls(classifier, *_threshold(classifier, data_root))
+
+    def predict(self, source: str | Path | InMemory | NDArray[np.uint8]) -> Prediction:
+        """Segment one photograph; UserError where it cannot be one."""
+        started = time.perf_counter()
+        photograph = inference.opened(source)
+        card = self.classifier.card
+        return inference.concluded(
+            photograph,
+            paint(self.classifier, photograph.image, photograph.fov)[None],
+            targets=self.targets,
+            thresholds=(self.threshold,),
+            facts={
+                **{"model": card.name, "weights_sha256": card.weights_sha256, "device": self.device},
+                "threshold_source": self.threshold_source,
+            },
+            fov_diameter=self.classifier.settings.fov_diameter,
+            started=started,
+        )
 
 
 def _check(classifier: Classifier) -> None:
