@@ -12,15 +12,28 @@ import pandas
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from retina_seg import __version__, biomarkers, datasets, io, overlay, scores, scoring, zoo
+from retina_seg import __version__, biomarkers, datasets, io, labels, overlay, scores, scoring, zoo
 from retina_seg.classify.inference import ClassifierCard
 from retina_seg.errors import UserError
 from retina_seg.inference import Prediction
-from retina_seg.viewer import batches, canvas, charts, downloads, engine, graders, launch, numbers, opened, pointer
+from retina_seg.viewer import (
+    batches,
+    canvas,
+    charts,
+    downloads,
+    engine,
+    graders,
+    guard,
+    launch,
+    numbers,
+    opened,
+    pointer,
+)
 from retina_seg.viewer.numbers import Number
 from retina_seg.viewer.opened import Photograph
 from retina_seg.viewer.scene import Scene
 from retina_seg.viewer.session import DroppedTruth, Session
+from retina_seg.viewer.shown import plain
 
 P = ParamSpec("P")
 Look = Callable[[str], None]  # draws a link to the view page, with a label
@@ -36,6 +49,7 @@ SET_TITLES = {
     "idrid_seg": "IDRiD, lesions",
     "idrid_grade": "IDRiD, grades",
 }
+NEARLY_FULL = 0.9 * guard.MAX_HELD  # bytes: the next files may be refused, which the page itself cannot see
 SIDE_HEIGHT = 610  # px: the numbers scroll, the picture stays
 PRIVACY = (
     "Photographs stay in the memory of this computer: nothing is sent anywhere or written to the disk, and all is "
@@ -166,12 +180,6 @@ def report(error: Exception) -> None:
     log.error("unexpected %s at %s:%s", type(error).__name__, Path(where.filename).name, where.lineno)
 
 
-def plain(text: str) -> str:
-    """Text in which Streamlit finds no Markdown."""
-    escaped = "".join(f"\\{letter}" if letter in r"\`*_{}[]#+|~$<>:@" else letter for letter in text)
-    return escaped.replace("www.", "www\\.")  # or it would become a link
-
-
 # --- sidebar
 
 
@@ -203,18 +211,20 @@ def sidebar(session: Session, options: launch.Options, look: Look | None) -> Cho
 def uploaders(session: Session) -> None:
     """Files and folders that are dropped on the page."""
     files = st.file_uploader(
-        "Drop photographs here", accept_multiple_files=True, key="files", max_upload_size=launch.MAX_UPLOAD_MB
+        "Drop photographs here", accept_multiple_files=True, key="files", max_upload_size=guard.MAX_UPLOAD_MB
     )
     with st.expander("Open a whole folder"):
         folder = st.file_uploader(
             "Folder of photographs",
             accept_multiple_files="directory",
             key="folder",
-            max_upload_size=launch.MAX_UPLOAD_MB,
+            max_upload_size=guard.MAX_UPLOAD_MB,
         )
         images = [file for file in folder if io.is_image_name(Path(file.name).name)]
-        if len(images) < len(folder):
-            st.caption(f"{len(folder) - len(images)} files of the folder are no images and were left out.")
+        if others := io.told(io.left_out(Path(file.name).name for file in folder if file not in images)):
+            st.caption(f"Left out of the folder, being no images: {plain(others)}.")
+    if sum(file.size for file in (*files, *folder)) > NEARLY_FULL:
+        st.warning(guard.FULL)
     session.keep_uploads([opened.upload(file.file_id, file.name, file.getvalue) for file in (*files, *images)])
 
 
@@ -305,6 +315,8 @@ def truth_uploader(session: Session, targets: list[str]) -> None:
         if photograph.id in session.refused:
             st.error(plain(session.refused[photograph.id]))
         if photograph.id in session.truths:
+            for note in session.truths[photograph.id].notes.values():
+                st.warning(plain(note))
             st.caption(f"In use: {plain(', '.join(session.truths[photograph.id].files.values()))}")
             st.button("Remove the truth", on_click=session.forget_truths, args=(photograph.id,), width="stretch")
 
@@ -321,17 +333,21 @@ def drop_truth(session: Session, photograph: Photograph, target: str) -> None:
         if file is None:
             return
         try:
-            shape = session.load(photograph).image.shape[:2]
-            marked = opened.truth(file.name, file.getvalue(), shape)
+            loaded = session.load(photograph)
+            marked = opened.truth(file.name, file.getvalue(), loaded.image.shape[:2], target)
+            marked, note = opened.right_way_round(marked, loaded, file.name, target)
         except UserError as error:
             session.refused[photograph.id] = str(error)
         else:
-            session.add_truth(photograph.id, DroppedTruth(file.file_id, {target: file.name}, {target: marked}))
+            notes = {target: note} if note else {}
+            dropped_one = DroppedTruth(file.file_id, {target: file.name}, {target: marked}, notes)
+            session.add_truth(photograph.id, dropped_one)
 
+    forms = "two colours" + (", or arteries red and veins blue" if target == labels.VESSELS else "")
     st.file_uploader(
-        f"{overlay.title(target).capitalize()} marked by hand: two colours, the photograph's own size",
+        f"{overlay.title(target).capitalize()} marked by hand: {forms}, the photograph's own size",
         key=key,
-        max_upload_size=launch.MAX_UPLOAD_MB,
+        max_upload_size=guard.MAX_UPLOAD_MB,
         on_change=dropped,
     )
 
@@ -428,7 +444,8 @@ def score_numbers(
             mask = prediction.mask[prediction.targets.index(target)]
             auc = session.auc(photograph, model, target, truth)
             several = target if len(prediction.targets) > 1 else ""
-            found += numbers.scores(mask, truth, prediction.fov, auc, of=several)
+            note = session.note(photograph, target)
+            found += numbers.scores(mask, truth, prediction.fov, auc, of=several, note=note)
     return found
 
 

@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 
 from retina_seg import Segmenter, checkpoint, phantom, zoo
 from retina_seg.errors import UserError
-from retina_seg.viewer import engine, graders, launch, numbers, opened
+from retina_seg.viewer import engine, graders, guard, launch, numbers, opened
 from retina_seg.viewer.opened import Loaded
 
 MODEL = zoo.DEFAULT
@@ -226,12 +226,30 @@ def test_files_of_one_name_can_be_told_apart(app, eyes):
     assert session(app).current == first
 
 
-def test_a_folder_is_opened_without_what_is_no_image(app, eyes):
-    files = [("clinic/eye.png", png(eyes[0].image), "image/png"), ("clinic/notes.txt", b"notes", "text/plain")]
+def test_a_folder_is_opened(app, eyes):
+    files = [("clinic/eye.png", png(eyes[0].image), "image/png")]
     app.file_uploader(key="folder").set_value(files).run()
     assert not app.error
     assert [one.name for one in session(app).photographs.values()] == ["clinic/eye.png"]
-    assert "1 files of the folder are no images" in words(app)
+    assert "Left out" not in words(app)
+
+
+def test_what_a_folder_leaves_out_is_counted_by_kind(app, eyes):
+    names = ("notes.txt", "a.heic", "b.HEIC", "c.dcm", ".hidden", "README", "x.*b*")
+    files = [("clinic/eye.png", png(eyes[0].image), "image/png"), *((f"clinic/{name}", b"x", "") for name in names)]
+    app.file_uploader(key="folder").set_value(files).run()
+    assert [one.name for one in session(app).photographs.values()] == ["clinic/eye.png"]
+    assert "Left out of the folder, being no images: 1 .\\*b\\*, 1 .dcm, 2 .heic, 1 .txt, 1 without suffix." in words(
+        app
+    )
+
+
+def test_a_full_memory_is_told_before_files_are_refused(app, monkeypatch):
+    drop(app, ("torn.png", b"no picture"))
+    assert not app.warning
+    monkeypatch.setattr(guard, "MAX_HELD", len(b"no picture") / 0.95)
+    drop(app, ("torn.png", b"no picture"))
+    assert [warning.value for warning in app.warning] == [guard.FULL]
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"%PDF-1.4", b"\x89PNG\r\n\x1a\n"])
@@ -316,6 +334,57 @@ def test_a_dropped_truth_gives_scores_and_a_wrong_one_a_sentence(app, eyes):
     assert message(app)["scene"]["layers"][-1]["id"] == "truth:vessels"
     app.file_uploader[2].set_value(("small.png", png(np.zeros((20, 30), np.uint8)), "image/png")).run()
     assert "small.png is 30 x 20 pixels" in app.error[0].value
+    assert "Against the truth" not in words(app)
+
+
+def dropped_truth(app, pixels, name="truth.png"):
+    """Drop a truth for the photograph in view; what the page says in boxes."""
+    app.file_uploader[2].set_value((name, png(pixels), "image/png")).run()
+    assert not app.exception
+    return [box.value for kind in (app.error, app.warning) for box in kind]
+
+
+def dice(app):
+    return float(words(app).partition("Dice: **")[2][:5])
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_an_inverted_truth_is_turned_round_and_the_page_says_so(app, eyes, outside):
+    drop(app, ("eye.png", png(eyes[0].image)))
+    assert dropped_truth(app, eyes[0].vessels) == []
+    right = dice(app)
+    assert "look twice" not in words(app)
+    inverted = ~eyes[0].vessels if outside else ~eyes[0].vessels & eyes[0].fov
+    (said,) = dropped_truth(app, inverted, "white_1.png")
+    assert "white\\_1.png marks" in said
+    assert "turned round" in said
+    assert dice(app) == pytest.approx(right, abs=0.003 * (not outside))
+    assert right > 0.5
+    assert "Truth: **look twice**" in words(app)
+    assert words(app).count("turned round") == 2  # beside the file, and beside the scores
+    assert dropped_truth(app, eyes[0].vessels) == []
+    assert dice(app) == right
+    assert "turned round" not in words(app)
+
+
+def test_a_truth_that_marks_everything_is_refused(app, eyes):
+    drop(app, ("eye.png", png(eyes[0].image)))
+    (said,) = dropped_truth(app, np.ones_like(eyes[0].vessels))
+    assert "100 % of the field of view" in said
+    assert "Against the truth" not in words(app)
+
+
+def test_arteries_and_veins_are_the_vessels(app, eyes):
+    drop(app, ("eye.png", png(eyes[0].image)))
+    dropped_truth(app, eyes[0].vessels)
+    right = dice(app)
+    classes = eyes[0].vessels.astype(np.uint8)
+    classes[:, 200:] *= 2
+    colours = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)[classes]
+    assert dropped_truth(app, colours) == []
+    assert dice(app) == right
+    (said,) = dropped_truth(app, classes)
+    assert "the 3 grey values 0" in said
     assert "Against the truth" not in words(app)
 
 

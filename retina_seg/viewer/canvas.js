@@ -838,10 +838,10 @@ function describe(layer, threshold) {
   const sum = (list, start) => list.slice(start).reduce((total, value) => total + value, 0);
   const [wrong, hit] = [sum(rest, from), sum(marked, from)];
   const all = sum(rest, 0) + sum(marked, 0);
-  const text = `${((100 * (wrong + hit)) / all).toFixed(1)} % of the field`;
-  if (!layer.scored) return text;
+  const share = layer.withheld ? [] : [`${((100 * (wrong + hit)) / all).toFixed(1)} % of the field`];
   const true_ = sum(marked, 0);
-  return true_ ? `${text} · Dice ${((2 * hit) / (hit + wrong + true_)).toFixed(3)}` : text;
+  const scored = layer.scored && true_ ? [`Dice ${((2 * hit) / (hit + wrong + true_)).toFixed(3)}`] : [];
+  return [...share, ...scored].join(" · ");
 }
 
 function stored() {

@@ -24,8 +24,11 @@ SINGLE = {
 }
 """Label of a download -> what `Prediction.encode` calls it; "" is the JSON that is always there."""
 
-_LONGEST = 60  # letters of a name: with the ending it must fit into 255 bytes
-_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn")  # control, format (right-to-left marks) and unassigned characters
+_LONGEST = 60  # letters of a name, and of a folder above it
+_BYTES = 180  # of a stem: with the ending it must fit into 255 bytes
+_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # control, format (right-to-left marks), unassigned, line ends
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\.|$)", re.IGNORECASE)
+"""Names that Windows takes for devices, whatever follows the point."""
 
 _ENDS = {
     "mask": ("_mask.png", "image/png"),
@@ -49,15 +52,29 @@ def stems(photographs: Sequence[Photograph], *, names: bool) -> dict[str, str]:
             wanted.append(_safe(photograph.name))
         else:
             wanted.append(re.sub(r"[^A-Za-z0-9]+", "_", photograph.name).strip("_") + ".png")
-    return dict(zip((one.id for one in photographs), io.output_stems(wanted), strict=True))
+    made = io.output_stems(wanted)
+    if any(len(stem.encode()) > _BYTES for stem in made):  # several folders stand above it
+        made = io.output_stems([f"{_cut(stem)}.png" for stem in made])
+    return dict(zip((one.id for one in photographs), made, strict=True))
+
+
+def _cut(stem: str) -> str:
+    """The end of a stem; the numbers that tell equal ones apart still fit behind it."""
+    return stem.encode()[-_BYTES + 10 :].decode(errors="ignore")
 
 
 def _safe(name: str) -> str:
     """A file's name as a path that holds nothing but letters a file system takes; it may have folders above it."""
     parts = (re.sub(r'[\x00-\x1f<>:"|?*]', "_", part) for part in name.replace("\\", "/").split("/"))
-    shown = ("".join(c for c in part if unicodedata.category(c) not in _INVISIBLE) for part in parts)
-    kept = [part[-_LONGEST:] for part in shown if part.strip(". ")]
+    seen = ("".join(c for c in part if unicodedata.category(c) not in _INVISIBLE) for part in parts)
+    kept = [_usable(part) for part in seen if part.strip(". ")]
     return "/".join(["", "upload", *(kept or ["photograph.png"])])  # rooted, or the working folder would be above it
+
+
+def _usable(part: str) -> str:
+    """A part of a path without what hides it, makes it an option of a command or is kept for a device."""
+    part = re.sub(r"[. ]+(?=\.\w+(\.gz)?$)", "", part[-_LONGEST:].strip(". "))
+    return f"_{part}" if part.startswith(("-", "~")) or _RESERVED.match(part) else part
 
 
 def distinct(names: Sequence[str]) -> list[str]:

@@ -4,12 +4,15 @@ What a visitor keeps of their results is in session.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import streamlit as st
 from numpy.typing import NDArray
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from retina_seg import explain, extents, io, preprocess, report, zoo
 from retina_seg.classify.inference import is_classifier
@@ -20,8 +23,29 @@ from retina_seg.viewer.opened import Loaded
 MODELS = 4
 """Models kept in memory."""
 
-one_at_a_time = threading.Lock()
-"""Held while a model runs: two at once would each take twice as long, and their memory."""
+_one_at_a_time = threading.Lock()  # two models at once would each take twice as long, and their memory
+_PATIENCE = 0.2  # s, between two looks whether a page that waits is still there
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """Wait until no other visitor runs a model; a page that was closed or run anew meanwhile gives up its place.
+
+    Outside a page, as in the thread that loads the first model, nothing is given up.
+    """
+    while not _one_at_a_time.acquire(timeout=_PATIENCE):
+        _stop_if_left()
+    try:
+        _stop_if_left()
+        yield
+    finally:
+        _one_at_a_time.release()
+
+
+def _stop_if_left() -> None:
+    """End the run of this page where Streamlit has been told to: it does so whenever the session state is asked."""
+    if get_script_run_ctx(suppress_warning=True) is not None:
+        "session" in st.session_state  # noqa: B015
 
 
 def names(runs: tuple[str, ...]) -> dict[str, str]:
@@ -44,7 +68,7 @@ def _segmenter(name: str) -> Segmenter:
 
 def warm() -> None:
     """Load the first model, so that the first photograph does not wait for it."""
-    with one_at_a_time:
+    with turn():
         _segmenter(zoo.names()[0])
 
 
@@ -55,7 +79,7 @@ def disc_pixels(prediction: Prediction) -> int | None:
     """
     if not extents.measurable(prediction.targets):
         return None
-    with one_at_a_time:
+    with turn():
         return extents.disc_pixels(prediction, _disc_finder(prediction.targets))
 
 
@@ -87,7 +111,7 @@ def has_dictionary(name: str) -> bool:
 
 def inside(name: str, loaded: Loaded) -> Inside:
     """Code a photograph with a model's dictionary; waits while another visitor runs one. UserError without one."""
-    with one_at_a_time:
+    with turn():
         segmenter = _segmenter(name)
         fov = find_fov(loaded.image) if loaded.fov is None else loaded.fov
         prepared = preprocess.apply(loaded.image, fov, segmenter.settings)
@@ -101,7 +125,7 @@ def inside(name: str, loaded: Loaded) -> Inside:
 
 def votes(name: str, image: NDArray[np.float32], place: tuple[int, int]) -> bytes | None:
     """The atoms that vote at pixel (y, x) of a prepared image, as PNG; None for a model whose atoms do not vote."""
-    with one_at_a_time:
+    with turn():
         net = _segmenter(name).net
         if isinstance(net, explain.DictUNet):
             return None
@@ -110,5 +134,5 @@ def votes(name: str, image: NDArray[np.float32], place: tuple[int, int]) -> byte
 
 def segment(name: str, loaded: Loaded) -> Prediction:
     """Run a model, loaded on first use; waits while another visitor runs one. UserError as `Segmenter.predict`."""
-    with one_at_a_time:
+    with turn():
         return _segmenter(name).predict(loaded.image, loaded.fov)

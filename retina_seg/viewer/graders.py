@@ -105,7 +105,7 @@ def _classifier(name: str) -> Classifier:
 
 def grade(name: str, loaded: Loaded) -> Graded:
     """Ask a classifier about a photograph; waits while another visitor runs a model."""
-    with engine.one_at_a_time:
+    with engine.turn():
         classifier = _classifier(name)
         doubts = classifier.doubts(loaded.image)
         texts = [doubt.text for doubt in doubts]
@@ -136,7 +136,7 @@ def activating(name: str, photographs: Sequence[Loaded], unit: int) -> tuple[byt
 
     UserError for a unit that the classifier does not have; waits while another visitor runs a model.
     """
-    with engine.one_at_a_time:
+    with engine.turn():
         classifier = _classifier(name)
         found = explain.activating(classifier.net, _Prepared(classifier, photographs), unit)
         return report.png(figures.activating_grid(found)), [one.image for one in found]

@@ -14,22 +14,20 @@ from typing import Any
 
 from retina_seg import terminal
 from retina_seg.errors import UserError
+from retina_seg.viewer import guard
 
-MAX_UPLOAD_MB = 200
-"""Largest file that can be dropped: a 16-bit colour TIFF of 30 megapixels has 180 MB."""
-
-_SPOOL = 2 * MAX_UPLOAD_MB * 1024 * 1024  # bytes an upload may have before Starlette would use the disk
+_SPOOL = 2 * guard.MAX_UPLOAD  # bytes an upload may have before Starlette would use the disk
 
 DATA_ROOT, RUNS = "RETINA_SEG_DATA", "RETINA_SEG_RUNS"
 """Environment variables: folder of the known sets; run folders, separated like PATH."""
 
 PRIVATE: dict[str, Any] = {
     "server.address": "127.0.0.1",
-    "server.allowedHosts": ["127.0.0.1", "localhost"],
+    "server.allowedHosts": list(guard.HOSTS),
     "server.enableAgentApi": False,
     "server.enableCORS": True,
     "server.enableXsrfProtection": True,
-    "server.maxUploadSize": MAX_UPLOAD_MB,
+    "server.maxUploadSize": guard.MAX_UPLOAD_MB,
     "browser.gatherUsageStats": False,
     "client.showErrorDetails": "none",
     "client.disableDataExport": True,
@@ -85,10 +83,11 @@ def start(port: int = 8501, *, data_root: Path | None = None, runs: Sequence[Pat
     Raises
     ------
     UserError
-        If Streamlit is not installed, the port is taken or a run is no finished run.
+        If Streamlit is not installed, the port is none or taken, or a run is no finished run.
     """
     try:
-        from streamlit.web import cli
+        from starlette.middleware import Middleware
+        from streamlit.starlette import App
     except ImportError:
         raise UserError("the viewer needs Streamlit: pip install 'retina-seg[app]'") from None
     from retina_seg import zoo
@@ -104,12 +103,21 @@ def start(port: int = 8501, *, data_root: Path | None = None, runs: Sequence[Pat
         os.environ[DATA_ROOT] = str(data_root.resolve())
     os.environ[RUNS] = os.pathsep.join(str(run.resolve()) for run in runs)
     keep_uploads_in_memory()
+    keep_downloads()
     ask_nobody()
     threading.Thread(target=_warm, daemon=True).start()
     threading.Thread(target=_welcome, args=(port, browser), daemon=True).start()
-    settings = {**PRIVATE, **COMFORT, "server.port": port}
-    arguments = [f"--{name}={text}" for name, value in settings.items() for text in _texts(value)]
-    cli.main(["run", str(script()), *arguments], prog_name="retina-seg app")
+    app = App(script(), middleware=[Middleware(guard.Guard, held=_held)])
+    app.run(config={**PRIVATE, **COMFORT, "server.port": port})
+
+
+def _held() -> int:
+    """Bytes of the uploads that Streamlit keeps for all visitors."""
+    from streamlit import runtime
+    from streamlit.runtime.stats import CacheStat
+
+    families = runtime.get_instance().uploaded_file_mgr.get_stats()
+    return sum(stat.byte_length for stats in families.values() for stat in stats if isinstance(stat, CacheStat))
 
 
 def _welcome(port: int, browser: bool) -> None:
@@ -138,8 +146,21 @@ def _texts(value: Any) -> list[str]:
 
 
 def _check_port(port: int) -> None:
+    """UserError for a port on which no server can listen."""
+    import socket
+
+    choose = "choose one from 1024 to 65535 with --port"
+    if not 1 <= port <= 65535:
+        raise UserError(f"there is no port {port}: {choose}")
     if _answers(port):
-        raise UserError(f"port {port} is in use, perhaps by another viewer: choose one with --port")
+        raise UserError(f"port {port} is in use, perhaps by another viewer: {choose}")
+    with socket.socket() as probe:
+        if os.name == "posix":  # elsewhere it would take a port in use
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of a viewer that was just stopped
+        try:
+            probe.bind((PRIVATE["server.address"], port))
+        except OSError as error:
+            raise UserError(f"port {port} cannot be used ({error.strerror}): {choose}") from error
 
 
 def _answers(port: int) -> bool:
@@ -159,11 +180,27 @@ def keep_uploads_in_memory() -> None:
     MultiPartParser.spool_max_size = _SPOOL
 
 
+def keep_downloads() -> None:
+    """Let a server that starts in this process keep what was made for a download until the browser has it."""
+    from streamlit.runtime import memory_media_file_storage
+
+    from retina_seg.viewer.made import PatientStorage
+
+    memory_media_file_storage.MemoryMediaFileStorage = PatientStorage  # type: ignore[misc]
+
+
 def ask_nobody() -> None:
     """Keep Streamlit from asking an outside server for this computer's address when a foreign page knocks."""
     from streamlit import net_util
 
     net_util.get_external_ip = lambda: None
+
+
+def _serves() -> bool:
+    """Whether a server runs in this process; tests of the page have none."""
+    from streamlit import runtime
+
+    return runtime.exists() and type(runtime.get_instance()) is runtime.Runtime  # not one that a test plays
 
 
 def unsafe() -> str:
@@ -174,6 +211,8 @@ def unsafe() -> str:
     wrong = [name for name, value in PRIVATE.items() if _texts(st.get_option(name)) != _texts(value)]
     if MultiPartParser.spool_max_size != _SPOOL:
         wrong.append("the upload buffer")
+    if _serves() and not guard.Guard.passed:
+        wrong.append("the missing check of requests")
     if not wrong:
         return ""
     return (

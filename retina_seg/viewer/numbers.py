@@ -120,16 +120,24 @@ def _extent(target: str, measured: Mapping[str, float]) -> Number:
 
 
 def scores(
-    mask: NDArray[np.bool_], truth: NDArray[np.bool_], fov: NDArray[np.bool_], auc: float, *, of: str = ""
+    mask: NDArray[np.bool_],
+    truth: NDArray[np.bool_],
+    fov: NDArray[np.bool_],
+    auc: float,
+    *,
+    of: str = "",
+    note: str = "",
 ) -> list[Number]:
     """SCORES of a mask (H, W) against the truth (H, W) inside the field of view (H, W).
 
-    `of` is the target, where there are several and labels must tell them apart.
+    `of` is the target, where there are several and labels must tell them apart; `note` is what must be known of the
+    truth, and comes first.
     """
     counts = metrics.confusion_counts(mask, truth, fov)
     values = {**{name: getattr(counts, name) for name in SCORES if name != "auc"}, "auc": auc}
     called = f", {overlay.title(of)}" if of else ""
-    return [
+    noted = [Number("truth", f"Truth{called}", "look twice", note)] if note else []
+    return noted + [
         Number(name, label + called, "undefined" if math.isnan(values[name]) else f"{values[name]:.3f}", sentence)
         for name, (label, sentence) in SCORES.items()
     ]

@@ -11,10 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import datasets, io, phantom
+from retina_seg import datasets, io, labels, phantom
 from retina_seg.decode import InMemory
 from retina_seg.errors import UserError
+from retina_seg.fov import find_fov
 from retina_seg.manifest import Row
+from retina_seg.viewer import shown
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Photograph:
 
 def upload(file_id: str, name: str, content: Callable[[], bytes]) -> Photograph:
     """A dropped file; `content` gives its bytes."""
+    name = shown.line(name)
 
     def read() -> Loaded:
         return Loaded(io.read_image(InMemory(name, content())), None, {})
@@ -53,15 +56,22 @@ def upload(file_id: str, name: str, content: Callable[[], bytes]) -> Photograph:
     return Photograph(f"file:{file_id}", name, "file", read)
 
 
-def truth(name: str, content: bytes, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """A dropped annotation bool (H, W) for a photograph of `shape`; UserError where it does not fit."""
-    marked = io.read_mask(InMemory(name, content))
+def truth(name: str, content: bytes, shape: tuple[int, int], target: str = labels.VESSELS) -> NDArray[np.bool_]:
+    """A dropped annotation of `target`, bool (H, W), for a photograph of `shape`; UserError where it does not fit."""
+    name = shown.line(name)
+    marked = io.read_mask(InMemory(name, content), target=target)
     if marked.shape != shape:
         raise UserError(
             f"{name} is {marked.shape[1]} x {marked.shape[0]} pixels, the photograph {shape[1]} x {shape[0]}: "
             "a truth must have the photograph's own size"
         )
     return marked
+
+
+def right_way_round(marked: NDArray[np.bool_], loaded: Loaded, name: str, target: str) -> tuple[NDArray[np.bool_], str]:
+    """`labels.right_way_round` inside the field of view of the photograph."""
+    fov = find_fov(loaded.image) if loaded.fov is None else loaded.fov
+    return labels.right_way_round(marked, fov, shown.line(name), target)
 
 
 def _plain(seed: int, contrast: float = 1.0) -> Callable[[], Loaded]:

@@ -153,6 +153,7 @@ class Scene:
                         "threshold": prediction.thresholds[index],
                         "histogram": histogram(prediction.prob[index], truth, prediction.fov),
                         "scored": truth is not None,
+                        "withheld": any(doubt.withholds for doubt in prediction.doubts),
                     }
                 )
         layers.append({**_layer("fov", "mask", "fov", "a", FOV_COLOUR), "title": "field of view", "contour": True})

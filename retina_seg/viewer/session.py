@@ -19,28 +19,42 @@ from retina_seg.viewer.scene import Scene, Source
 
 RESULTS = 4
 """Results kept with all their pixels: one of 4288 x 2848 takes about 120 MB."""
+PIXELS = 50_000_000
+"""Most pixels that results kept have together, where there are more than _COMPARED."""
+_COMPARED = 2  # results that are in view at once
 
 
 def _remembered(store: OrderedDict[Any, Any], key: Hashable, make: Callable[[], Any]) -> Any:
-    """The entry of `key`, made where it is missing; the RESULTS entries used last stay."""
+    """The entry of `key`, made where it is missing; of those used last as many stay as RESULTS and PIXELS allow."""
     if key not in store:
         store[key] = make()
     store.move_to_end(key)
-    while len(store) > RESULTS:
+    while len(store) > RESULTS or (len(store) > _COMPARED and sum(map(_pixels, store.values())) > PIXELS):
         store.popitem(last=False)
     return store[key]
+
+
+def _pixels(entry: Any) -> int:
+    """Pixels of the photograph that an entry holds."""
+    if isinstance(entry, Loaded):
+        return entry.image.shape[0] * entry.image.shape[1]
+    if isinstance(entry, Scene):
+        return entry.first.fov.size
+    return entry.fov.size if isinstance(entry, Prediction) else 0
 
 
 @dataclass(frozen=True)
 class DroppedTruth:
     """What a visitor dropped for a photograph.
 
-    `id` is unique, `files` target -> name of its file, `targets` target -> bool (H, W).
+    `id` is unique, `files` target -> name of its file, `targets` target -> bool (H, W), `notes` target -> what was done
+    to it or is odd, where there is something to say.
     """
 
     id: str
     files: Mapping[str, str]
     targets: Mapping[str, NDArray[np.bool_]]
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 _NO_TRUTH = DroppedTruth("", {}, {})
@@ -150,7 +164,8 @@ class Session:
         old = self.truths.get(key)
         if old is not None:
             files, targets = {**old.files, **truth.files}, {**old.targets, **truth.targets}
-            truth = DroppedTruth(f"{old.id} {truth.id}", files, targets)
+            kept = {name: note for name, note in old.notes.items() if name not in truth.targets}
+            truth = DroppedTruth(f"{old.id} {truth.id}", files, targets, {**kept, **truth.notes})
         self.truths[key] = truth
 
     def forget_truth(self, key: str, target: str) -> None:
@@ -159,11 +174,16 @@ class Session:
         if old is not None and set(old.targets) - {target}:
             files = {name: file for name, file in old.files.items() if name != target}
             left = {name: mask for name, mask in old.targets.items() if name != target}
-            self.truths[key] = DroppedTruth(f"{old.id} without {target}", files, left)
+            notes = {name: note for name, note in old.notes.items() if name != target}
+            self.truths[key] = DroppedTruth(f"{old.id} without {target}", files, left, notes)
 
     def forget_truths(self, key: str) -> None:
         """Drop the truths of all targets."""
         self.truths.pop(key, None)
+
+    def note(self, photograph: Photograph, target: str) -> str:
+        """What was done to the truth that was dropped for a target, or is odd about it; "" for nothing."""
+        return self.truths.get(photograph.id, _NO_TRUTH).notes.get(target, "")
 
     def scene(self, photograph: Photograph, models: Sequence[str], titles: Mapping[str, str]) -> Scene:
         """What the browser draws: the results of one or two models on one photograph."""

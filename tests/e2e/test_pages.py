@@ -2,10 +2,13 @@
 
 import csv
 import zipfile
+from http.client import HTTPConnection
 from io import BytesIO, StringIO
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from retina_seg import io, phantom, zoo
@@ -148,3 +151,15 @@ def test_the_about_page_names_limits_and_terms(visit):
     assert said
     visitor.page.get_by_text("Misses the thinnest vessels").nth(len(said) - 1).wait_for()
     assert visitor.page.get_by_text("free for research and education").first.is_visible()
+
+
+@pytest.mark.parametrize("path", ["/", "/view", "/_stcore/health", "/_stcore/host-config", "/media/x.png", "/none"])
+@pytest.mark.parametrize(("host", "refused"), [("localhost", False), ("evil.example", True)])
+def test_only_the_names_of_this_computer_are_answered_and_no_frame_is_allowed(server, path, host, refused):
+    connection = HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    connection.request("GET", path, headers={"Host": host})
+    answer = connection.getresponse()
+    assert (answer.status == 403) is refused
+    assert "frame-ancestors 'none'" in answer.headers.get_all("content-security-policy")
+    assert answer.headers["x-frame-options"] == "DENY"
+    connection.close()

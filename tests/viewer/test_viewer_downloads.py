@@ -50,6 +50,47 @@ def test_stems_differ_and_are_no_paths(photograph):
         assert not any(set("/\\") & set(stem) or stem in ("", ".", "..") for stem in stems)
 
 
+HOSTILE = {
+    "../../etc/passwd.png": "passwd",
+    "..\\..\\boot.png": "boot",
+    "C:\\Users\\eye.png": "eye",
+    "a\n../b.png": "b",
+    "\u202egnp.exe.png": "gnp.exe",
+    "x\x00y\x1b\u2028\udce4.png": "x_y_",
+    "CON.png": "_CON",
+    "con .tif": "_con",
+    "aux.left.png": "_aux.left",
+    "LPT9.nii.gz": "_LPT9",
+    "COM¹.jpg": "_COM¹",
+    "conin$.png": "_conin$",
+    "console.png": "console",
+    "one.. .png": "one",
+    "-rf.png": "_-rf",
+    "~root.png": "_~root",
+    ".hidden.png": "hidden",
+    "...png": "png",
+    "   ": "photograph",
+    "d/NUL.png": "_NUL",
+    f"{'é' * 300}.png": "é" * 56,
+    f"{'😀' * 80}.png": "😀" * 42,
+}
+
+
+@pytest.mark.parametrize(("name", "stem"), HOSTILE.items())
+def test_no_name_leaves_its_folder_hides_or_commands(photograph, name, stem):
+    (found,) = downloads.stems([photograph("1", name=name, source="file")], names=True).values()
+    assert found == stem
+
+
+def test_stems_that_need_many_folders_stay_short_and_different(photograph):
+    deep = "/".join(["folder" * 4] * 30)
+    names = [f"{top}/{deep}/eye.png" for top in "abc"]
+    opened = [photograph(str(number), name=name, source="file") for number, name in enumerate(names)]
+    stems = list(downloads.stems(opened, names=True).values())
+    assert len(set(stems)) == 3
+    assert all(len(f"{stem}_hard_exudates_mask.nii.gz".encode()) <= 255 for stem in stems)
+
+
 def test_many_photographs_are_numbered_to_the_last(photograph):
     opened = [photograph(str(number), source="file") for number in range(120)]
     stems = list(downloads.stems(opened, names=False).values())

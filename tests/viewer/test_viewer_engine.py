@@ -3,12 +3,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from streamlit.runtime.scriptrunner import StopException
 
 from retina_seg import Segmenter, zoo
 from retina_seg.errors import UserError
 from retina_seg.models import build_model
-from retina_seg.viewer import engine
-from retina_seg.viewer.opened import Loaded
+from retina_seg.viewer import batches, engine
+from retina_seg.viewer.opened import Loaded, Photograph
 
 
 @pytest.fixture
@@ -18,9 +19,10 @@ def loads(monkeypatch):
     loaded = []
     load = Segmenter.from_pretrained
 
-    def counted(name):
-        loaded.append(name)
-        return load(name, "cpu")
+    def counted(name, device="cpu", *, flips=True):
+        if flips:  # else it is the one that looks for vessels to judge photographs by
+            loaded.append(name)
+        return load(name, device, flips=flips)
 
     monkeypatch.setattr(Segmenter, "from_pretrained", counted)
     yield loaded
@@ -107,3 +109,54 @@ def test_atoms_that_do_not_vote_are_not_drawn(monkeypatch):
     net = build_model("dict_unet", 1, 1, arguments={"count": 6, "side": 5, "features": [4] * 6})
     monkeypatch.setattr(engine, "_segmenter", lambda name: SimpleNamespace(net=net))
     assert engine.votes("any", np.zeros((1, 32, 32), np.float32), (3, 4)) is None
+
+
+@pytest.fixture
+def page(monkeypatch):
+    """A run of a page in this thread: `page.append(True)` tells Streamlit that the page was left."""
+    left = []
+
+    class State:
+        def __contains__(self, key):
+            if left:
+                raise StopException
+            return False
+
+    monkeypatch.setattr(engine, "get_script_run_ctx", lambda suppress_warning: "a run")
+    monkeypatch.setattr(engine.st, "session_state", State())
+    return left
+
+
+def test_a_page_that_was_left_gives_up_its_turn(page, monkeypatch):
+    monkeypatch.setattr(engine, "_PATIENCE", 0.01)
+    ran = []
+    with engine.turn():
+        page.append(True)
+        other = threading.Thread(target=waits, args=(ran,))
+        other.start()
+        other.join(60)
+        assert not other.is_alive()  # though the model is still in use
+    assert ran == ["stopped"]
+    with pytest.raises(StopException), engine.turn():
+        ran.append("ran")
+    page.clear()
+    with engine.turn():  # nobody holds it any more
+        ran.append("ran")
+    assert ran == ["stopped", "ran"]
+
+
+def waits(ran):
+    try:
+        with engine.turn():
+            ran.append("ran")
+    except StopException:
+        ran.append("stopped")
+
+
+def test_a_batch_ends_with_its_page(page, drawing):
+    """What ends the run of a page is no fault of a photograph: the next one is not segmented either."""
+    page.append(True)
+    shown = Loaded(drawing.image, drawing.fov, {})
+    photograph = Photograph("file:1", "eye.png", "file", lambda: shown)
+    with pytest.raises(StopException):
+        batches.segment(photograph, "vessels", lambda: engine.segment("vessels", shown))

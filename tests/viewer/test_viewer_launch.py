@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 from starlette.formparsers import MultiPartParser
-from streamlit import config, net_util
-from streamlit.web import bootstrap
+from streamlit import config, net_util, runtime
+from streamlit.runtime import memory_media_file_storage
+from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
+from streamlit.runtime.runtime import Runtime
+from streamlit.starlette import App
 
 from retina_seg.errors import UserError
-from retina_seg.viewer import launch
+from retina_seg.viewer import guard, launch
+from retina_seg.viewer.made import PatientStorage
 
 
 @pytest.fixture
@@ -45,11 +49,11 @@ def port():
 
 @pytest.fixture
 def served(monkeypatch):
-    """What Streamlit was asked to serve, in place of the server."""
+    """What Streamlit was asked to serve and with which settings, in place of the server."""
     asked = []
-    monkeypatch.setattr(bootstrap, "load_config_options", lambda flag_options: asked.append(flag_options))
-    monkeypatch.setattr(bootstrap, "run", lambda path, hello, arguments, options: asked.append(path))
+    monkeypatch.setattr(App, "run", lambda app, *, config: asked.append((app, config)))
     monkeypatch.setattr(config, "_main_script_path", None)
+    monkeypatch.setattr(memory_media_file_storage, "MemoryMediaFileStorage", MemoryMediaFileStorage)
     return asked
 
 
@@ -84,15 +88,13 @@ def test_the_page_is_opened_when_it_is_served(port, browser, monkeypatch, capsys
 @pytest.mark.parametrize("browser", [True, False])
 @pytest.mark.usefixtures("environment")
 def test_start_serves_this_computer_only_with_what_it_was_given(served, port, tiny_run, drawn_drive, browser):
-    with pytest.raises(SystemExit) as end:
-        launch.start(port, data_root=drawn_drive, runs=[tiny_run], browser=browser)
-    assert not end.value.code
-    options, path = served
-    assert Path(path) == launch.script()
-    given = {name.replace("_", "."): value for name, value in options.items() if value not in (None, ())}
-    expected = {**launch.PRIVATE, **launch.COMFORT, "server.port": port}
-    assert expected["server.headless"] is True  # Streamlit would ask for an e-mail address at its first start
-    assert {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()} == expected
+    launch.start(port, data_root=drawn_drive, runs=[tiny_run], browser=browser)
+    ((app, settings),) = served
+    assert app.script_path == launch.script()
+    assert settings == {**launch.PRIVATE, **launch.COMFORT, "server.port": port}
+    assert settings["server.headless"] is True  # Streamlit would ask for an e-mail address at its first start
+    assert [layer.cls for layer in app._user_middleware] == [guard.Guard]
+    assert memory_media_file_storage.MemoryMediaFileStorage is PatientStorage
     assert launch.options() == launch.Options(drawn_drive, (str(tiny_run),))
 
 
@@ -101,8 +103,27 @@ def test_start_needs_a_free_port(served):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        with pytest.raises(UserError, match="--port"):
+        with pytest.raises(UserError, match=r"in use, perhaps by another viewer: choose one .* --port"):
             launch.start(other.getsockname()[1])
+    assert served == []
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("port", [-1, 0, 65536, 99999, 10**30])
+def test_start_needs_a_port_that_there_is(served, port):
+    with pytest.raises(UserError, match=f"there is no port {port}: choose one from 1024 to 65535 with --port"):
+        launch.start(port)
+    assert served == []
+
+
+@pytest.mark.usefixtures("environment")
+def test_start_needs_a_port_it_may_use(served, port, monkeypatch):
+    def refuse(self, address):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(UserError, match=rf"port {port} cannot be used \(Permission denied\): choose"):
+        launch.start(port)
     assert served == []
 
 
@@ -183,3 +204,13 @@ def test_nobody_is_asked_for_the_address_of_this_computer(monkeypatch):
 def test_a_server_that_would_put_uploads_on_the_disk_is_unsafe(monkeypatch):
     monkeypatch.setattr(MultiPartParser, "spool_max_size", 1024 * 1024)
     assert "upload buffer" in launch.unsafe()
+
+
+@pytest.mark.usefixtures("private")
+def test_a_server_without_the_check_of_requests_is_unsafe(monkeypatch):
+    monkeypatch.setattr(runtime, "exists", lambda: True)
+    monkeypatch.setattr(runtime, "get_instance", lambda: object.__new__(Runtime))
+    monkeypatch.setattr(guard.Guard, "passed", False)
+    assert "check of requests" in launch.unsafe()
+    monkeypatch.setattr(guard.Guard, "passed", True)
+    assert launch.unsafe() == ""

@@ -60,12 +60,18 @@ def test_the_histogram_gives_share_and_dice_at_any_threshold(scene, prediction, 
     fov = prediction.fov
     assert counts.sum() == fov.sum()
     assert marked.sum() == (drawing.vessels & fov).sum()
-    for bin_ in (41, 1000, 2048, 4000):
+    for bin_ in (41, 250, 512, 1000):
         mask = prediction.at(bin_ / counts.shape[1]).mask[0]
         assert counts[:, bin_:].sum() == mask.sum()
         hits, false = marked[bin_:].sum(), unmarked[bin_:].sum()
         dice = 2 * hits / (hits + false + marked.sum())
         assert dice == pytest.approx(metrics.dice(mask, drawing.vessels, fov))
+
+
+def test_the_picture_knows_where_numbers_are_withheld(prediction, doubtful, worthless):
+    for given, withheld in ((prediction, False), (doubtful, False), (worthless, True)):
+        scene = Scene("s", "p", [Source("a", "m", given)], {})
+        assert scene.layers[0]["withheld"] is withheld
 
 
 def test_without_a_truth_nothing_is_scored(prediction):
