@@ -29,9 +29,10 @@ test-e2e: $(STAMP)
 pictures: $(STAMP)
 	RETINA_SEG_PICTURES=tests/pictures $(MAKE) test-e2e
 
-# The tables of the benchmark from the records in configs/results; nothing is trained or scored.
+# The project's own pages from its own records, below configs; nothing is trained or scored.
 results: $(STAMP)
-	$(BIN)/retina-seg results
+	$(BIN)/retina-seg results --results configs/results --robustness configs/robustness \
+		--studies configs/classify/results --out RESULTS.md
 
 # The study of the hybrids in RESULTS.md anew, hours; RETINA_SEG_DATA names the folder of the sets. It goes on where it
 # stopped; its records and tables come into runs/study, to be laid beside those that are published.

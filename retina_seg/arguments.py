@@ -14,10 +14,14 @@ from retina_seg.errors import UserError
 
 if TYPE_CHECKING:
     from retina_seg.checkpoint import BaseCard
+    from retina_seg.loop import Progress
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="a.b=value, may be repeated.")]
 RunFolder = Annotated[Path | None, typer.Option(help="Run folder; default runs/<name>.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files of these names, also what this program did not write.")
+]
 Resumed = Annotated[Path | None, typer.Option(help="Run folder of an unfinished training.")]
 AnyCard = TypeVar("AnyCard", bound="BaseCard")
 
@@ -54,12 +58,11 @@ def train(
     loaded = load(config or resume / checkpoint.CONFIG, changes or ())  # type: ignore[operator]
     run = resume or out or Path("runs") / loaded.name
     with terminal.bar("steps", loaded.training.steps) as advance:
-        card = fit(
-            loaded,
-            run,
-            data_root,
-            resume=resume is not None,
-            device=device,
-            progress=lambda p: advance(p.step, p.describe()),
-        )
+
+        def progress(now: "Progress") -> None:
+            if now.warning:
+                terminal.note(now.warning)
+            advance(now.step, now.describe())
+
+        card = fit(loaded, run, data_root, resume=resume is not None, device=device, progress=progress)
     return run, card

@@ -25,6 +25,7 @@ _RELEASE_SIZE = {"idrid_grade": (4288, 2848)}
 """Size of the photographs of a release whose copies are often reduced."""
 _SAME_FOLDER = {"idrid_seg": "idrid_grade", "idrid_grade": "idrid_seg"}
 _LISTED = 10  # more missing files than this become one finding
+_HASH_DIGITS = 200  # of a whole perceptual hash
 _OWNER = 5.0  # an annotation that fits a photograph this well is its own
 
 
@@ -140,6 +141,10 @@ def _look_at(rows: Sequence[Row], folder: Path, progress: Progress | None, *, ex
 def _look(row: Row, folder: Path, expected: bool) -> _Look:
     """Read every file of a row; with `expected` compare with what the row says about them."""
     look = _Look(row)
+    if outside := [name for name in row.files() if not manifest.is_plain(name)]:
+        text = f"{outside[0]} is not a plain relative POSIX path below the set's folder"
+        look.add("error", "path", outside[0], f"{row.key}: {text}")
+        return look
     if (folder / row.image).is_file():
         try:
             image = io.read_image(folder / row.image)
@@ -159,6 +164,11 @@ def _look(row: Row, folder: Path, expected: bool) -> _Look:
         else:
             look.add("error", "missing", path, f"{row.key}: {path} is missing")
     return look
+
+
+def _known_look(row: Row) -> str:
+    """The perceptual hash of a row; "", which is like nothing, where the manifest has none that is whole."""
+    return row.perceptual_hash if len(row.perceptual_hash) == _HASH_DIGITS else ""
 
 
 def _look_at_target(look: _Look, name: str, path: str, folder: Path) -> None:
@@ -188,7 +198,7 @@ def _compare_image(look: _Look) -> None:
     row, released = look.row, (look.row.width, look.row.height)
     if look.view is None:
         return
-    likeness = duplicates.likeness([duplicates.perceptual_hash(look.view)], [row.perceptual_hash])
+    likeness = duplicates.likeness([duplicates.perceptual_hash(look.view)], [_known_look(row)])
     alike = bool(likeness[0, 0] >= duplicates.SAME_LIKENESS)
     if look.size == released:
         if look.image_hash == row.pixel_sha256 or (alike and not row.pixel_sha256):
@@ -272,7 +282,7 @@ def _relations(looks: Sequence[_Look], progress: Progress | None) -> list[Findin
     given = {row.dataset for row in rows}
     elsewhere = [row for name in datasets.DATASETS if name not in given for row in datasets.rows(name)]
     alike = duplicates.likeness(
-        [duplicates.perceptual_hash(view) for view in views], [row.perceptual_hash for row in elsewhere]
+        [duplicates.perceptual_hash(view) for view in views], [_known_look(row) for row in elsewhere]
     )
     for here, there in np.argwhere(alike >= duplicates.SAME_LIKENESS).tolist():
         # Hashes cannot tell a copy from a second photograph of the eye in nearly the same place; the manifest can.

@@ -194,15 +194,20 @@ def _pairs(config: Config, name: str, split: str) -> list[tuple[tuple[str, ...],
 def seeds_of(text: str) -> tuple[int, ...]:
     """The seeds in text such as "0,1,2"; UserError for anything else."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts) or len({int(part) for part in parts}) != len(parts):
+    if not all(map(_is_number, parts)) or len({int(part) for part in parts}) != len(parts):
         raise UserError(f"--seeds {text!r}: expected different whole numbers with commas between them, such as 0,1,2")
     return tuple(int(part) for part in parts)
+
+
+def _is_number(text: str) -> bool:
+    """Whether text is a whole number such as a seed can be."""
+    return text.isascii() and text.isdecimal() and len(text) < 19
 
 
 def photographs_of(text: str) -> tuple[int | None, ...]:
     """The numbers in text such as "1,5,all", None for all; UserError for anything else."""
     parts = [part.strip() for part in text.split(",")]
-    numbers = [None if part == "all" else int(part) if part.isdecimal() else 0 for part in parts]
+    numbers = [None if part == "all" else int(part) if _is_number(part) else 0 for part in parts]
     if 0 in numbers or len(set(numbers)) != len(numbers):
         raise UserError(
             f"--photographs {text!r}: expected different numbers above 0, or all, with commas between them, such as "
@@ -216,12 +221,13 @@ def run(
     data_root: str | Path,
     *,
     out: Path = OUT,
-    folder: Path = records.FOLDER,
+    folder: Path | None = None,
     device: str = "auto",
     variants: bool = True,
     joined: bool = False,
     progress: Callable[[int, str], None] | None = None,
     on_record: Callable[[Record, bool], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> list[Record]:
     """Train, score and record every cell, one after the other; what is there already is not done again.
 
@@ -231,12 +237,13 @@ def run(
     Parameters
     ----------
     out : folder of run folders: OUT/<configuration>/<protocol>[-<n>photographs][-val]/seed<k>[/fold<j>].
-    folder : of the records, see `records.path_of`.
+    folder : of the records, see `records.path_of`; None for `records.BESIDE` in `out`.
     variants : score flips and post-processing each with and without; else only what the configuration says.
     joined : also score all seeds of a configuration together, their probabilities averaged (`ensemble`), recorded under
         its name with `records.ENSEMBLE` behind; not where each has learnt from other photographs.
     progress : called with the number of cells done and what is going on.
     on_record : called with every record and whether it is new.
+    on_warning : called with what must be known of a training, as files that are not the release's.
 
     Raises
     ------
@@ -250,6 +257,7 @@ def run(
         raise UserError(
             "a benchmark runs in one process: leave out `accelerate launch`, and give each GPU other --seeds"
         )
+    folder = out / records.BESIDE if folder is None else folder
     coming: set[Path] = set()
     for cell in cells:
         _check(cell, out, folder, coming)
@@ -274,7 +282,7 @@ def run(
                 if members:
                     cards = _joined(cell, members, data_root, out, device, tell)
                 else:
-                    cards = _trainings(cell, data_root, out, device, tell)
+                    cards = _trainings(cell, data_root, out, device, tell, on_warning)
                 found, new = _scored(cell, cards, data_root, places, device, tell, variants=variants)
         except (Interrupted, KeyboardInterrupt):
             whole = len(cells) + len(together)
@@ -374,9 +382,22 @@ def _joined(
     return cards
 
 
-def _trainings(cell: Cell, data_root: str | Path, out: Path, device: str, tell: Callable[[str], None]) -> list[Card]:
+def _trainings(
+    cell: Cell,
+    data_root: str | Path,
+    out: Path,
+    device: str,
+    tell: Callable[[str], None],
+    warn: Callable[[str], None] | None,
+) -> list[Card]:
     """The cards of a cell's trainings, fold by fold, which are made, gone on with or found finished."""
-    return [_trained(out / below, config, data_root, device, tell) for below, config in cell.trainings().values()]
+
+    def progress(now: loop.Progress) -> None:
+        if now.warning and warn:
+            warn(f"{cell.title}: {now.warning}")
+        tell(f"step {now.step} of {now.steps}, {now.describe()}")
+
+    return [_trained(out / below, config, data_root, device, progress) for below, config in cell.trainings().values()]
 
 
 def _scored(
@@ -437,17 +458,12 @@ def _scored(
     return made, True
 
 
-def _trained(run: Path, config: Config, data_root: str | Path, device: str, tell: Callable[[str], None]) -> Card:
+def _trained(
+    run: Path, config: Config, data_root: str | Path, device: str, progress: Callable[[loop.Progress], None]
+) -> Card:
     """The card of the run, which is trained, gone on with or found finished."""
     if (run / checkpoint.CARD).exists():
         _check_settings(run, config)
         return checkpoint.read_card(run / checkpoint.CARD)
     resume = (run / checkpoint.STATE).exists()
-    return train.fit(
-        config,
-        run,
-        data_root,
-        resume=resume,
-        device=device,
-        progress=lambda p: tell(f"step {p.step} of {p.steps}, {p.describe()}"),
-    )
+    return train.fit(config, run, data_root, resume=resume, device=device, progress=progress)

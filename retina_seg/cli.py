@@ -5,6 +5,7 @@ Every command calls the library and shows what it returns; nothing is computed h
 
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ import typer
 
 from retina_seg import arguments, terminal
 from retina_seg._version import __version__
-from retina_seg.arguments import Changes, Device, Resumed, RunFolder
+from retina_seg.arguments import Changes, Device, Overwrite, Resumed, RunFolder
 from retina_seg.classify import commands as classify
 from retina_seg.errors import UserError
 
@@ -32,7 +33,7 @@ app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 app.add_typer(classify.app, name="classify")
 
-RECORDS, ROBUSTNESS = Path("configs/results"), Path("configs/robustness")
+RECORDS, ROBUSTNESS = Path("runs/benchmark/records"), Path("runs/benchmark/robustness")
 DataRoot = Annotated[
     Path,
     typer.Option(
@@ -52,6 +53,9 @@ def main() -> None:
     from retina_seg.errors import Interrupted
 
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    for stream in (sys.stdout, sys.stderr):  # a letter that the terminal cannot show must not end the work
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:
@@ -77,7 +81,9 @@ def _top(
 
 
 @app.command()
-def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo")) -> None:
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo"), overwrite: Overwrite = False
+) -> None:
     """Segment a drawn photograph with the packaged weights and score it against its exact truth.
 
     Example: `retina-seg demo --out demo`
@@ -85,7 +91,7 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Pa
     from retina_seg import demonstration
 
     with terminal.working("drawing and segmenting"):
-        result = demonstration.run(out)
+        result = demonstration.run(out, overwrite=overwrite)
     terminal.table(("metric", "value", "meaning"), result.rows, title=result.title)
     terminal.files(result.files)
 
@@ -96,6 +102,7 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     model: Annotated[str, typer.Option(help="Packaged model or run folder.")] = "vessels",
     save: Annotated[str, typer.Option(help="Any of mask,prob,overlay,nifti.")] = "mask,prob,overlay",
+    overwrite: Overwrite = False,
     device: Device = "auto",
     flips: Flips = None,
 ) -> None:
@@ -103,6 +110,8 @@ def predict(
 
     Models of several targets write a mask for each of them, and models of lesions lesions.csv, a table of their
     number and area, in pixels and in areas of the optic disc.
+
+    Results of the same photograph are replaced, as long as nobody has changed them; any other file stays.
 
     Examples:
 
@@ -114,15 +123,17 @@ def predict(
     from retina_seg.inference import Segmenter, saved
 
     what = saved(save)
-    planned = batch.plan(inputs)
+    found = batch.survey(inputs)
+    for line in found.notes:
+        terminal.note(line)
     segmenter = Segmenter.from_pretrained(model, device, flips=flips)
-    with terminal.bar("photographs", len(planned)) as advance:
+    with terminal.bar("photographs", len(found.planned)) as advance:
 
         def done(outcome: batch.Outcome) -> None:
             terminal.tell(outcome)
             advance()
 
-        outcomes = batch.predict_files(segmenter, planned, out, what=what, on_done=done)
+        outcomes = batch.predict_files(segmenter, found.planned, out, what=what, overwrite=overwrite, on_done=done)
     failed = sum(bool(outcome.error) for outcome in outcomes)
     where = "" if failed == len(outcomes) else f", results in {terminal.plain(out)}"
     count = f"{len(outcomes) - failed} of {len(outcomes)}"
@@ -143,6 +154,7 @@ def explain(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("explained"),
+    overwrite: Overwrite = False,
     device: Device = "auto",
 ) -> None:
     """Draw the dictionary of a model, its codes of a photograph and what they rebuild.
@@ -155,7 +167,7 @@ def explain(
     from retina_seg.inference import Segmenter
 
     segmenter = Segmenter.from_pretrained(model, device)
-    terminal.files(report.draw_dictionary(segmenter, io.read_image(photograph), out, pixel))
+    terminal.files(report.draw_dictionary(segmenter, io.read_image(photograph), out, pixel, overwrite=overwrite))
 
 
 @app.command()
@@ -220,6 +232,7 @@ def evaluate(
     postprocess: Annotated[
         bool, typer.Option("--postprocess/--no-postprocess", help="Remove small isolated pieces before scoring.")
     ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score a model on a published protocol, inside the field of view, with 95 % intervals.
 
@@ -232,7 +245,13 @@ def evaluate(
 
     `retina-seg evaluate vessels-drive --protocol cross-chase --data-root data --against vessels-stare --by eye`
     """
-    from retina_seg import io, scoring
+    from retina_seg import files, protocols, scores, scoring
+
+    if json is not None:
+        targets = protocols.find(protocol).targets
+        paths = [json, *(json.with_stem(f"{json.stem}-{target}") for target in targets)]
+        files.check_replaceable(paths, overwrite=overwrite, own=scores.is_report)
+        files.make_folder(json.parent)
 
     def score(name: str, save_to: Path | None) -> "dict[str, Report]":
         with terminal.counting("photographs") as advance:
@@ -261,7 +280,7 @@ def evaluate(
         show(report)
         if json is not None:
             path = json if len(reports) == 1 else json.with_stem(f"{json.stem}-{target}")
-            io.write_text(path, report.to_json())
+            files.write_text(path, report.to_json())
             terminal.files([path])
         try:
             kept = scoring.keep(report, model)
@@ -299,7 +318,9 @@ def benchmark(
         bool, typer.Option("--ensemble", help="Also score all seeds together, their probabilities averaged.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Folder for the run folders.")] = Path("runs/benchmark"),
-    folder: Annotated[Path, typer.Option("--results", help="Folder for the records.")] = RECORDS,
+    folder: Annotated[
+        Path | None, typer.Option("--results", help="Folder for the records; default OUT/records.")
+    ] = None,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
 ) -> None:
@@ -328,6 +349,7 @@ def benchmark(
             joined=joined,
             progress=advance,
             on_record=terminal.record_line,
+            on_warning=terminal.note,
         )
 
 
@@ -405,27 +427,43 @@ def ensemble(
 @app.command()
 def results(
     folder: Annotated[Path, typer.Option("--results", help="Folder of the records.")] = RECORDS,
-    out: Annotated[Path, typer.Option(help="The page of all tables.")] = Path("RESULTS.md"),
+    out: Annotated[
+        Path | None, typer.Option(help="The page of all tables; default RESULTS.md beside the records.")
+    ] = None,
     reference: Annotated[str, typer.Option(help="Configuration to compare with; default the best.")] = "",
     worse: Annotated[
         Path | None, typer.Option("--robustness", help="Folder of what `robustness` recorded; default theirs.")
     ] = None,
+    studies: Annotated[
+        Path | None,
+        typer.Option(help="Folder of what `classify study` recorded, whose page comes beside it; default theirs."),
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make the tables of a benchmark from its records, as Markdown, CSV and JSON; nothing is scored again.
 
-    Those of `retina-seg robustness` too and, beside the default folder, of `retina-seg classify study`.
+    Those of `retina-seg robustness` too and, with `--studies` or beside the default folder, of `retina-seg classify
+    study`. Pages and tables of other records stay as they are.
 
-    Example: `retina-seg results --results configs/results --out RESULTS.md`
+    Examples:
+
+    `retina-seg results`
+
+    `retina-seg results --results configs/results --robustness configs/robustness --out RESULTS.md`
     """
-    from retina_seg import report
+    from retina_seg import files, report
     from retina_seg import results as tables
 
-    if worse is not None and not worse.is_dir():
-        raise UserError(f"--robustness {worse}: there is no such folder")
-    made = tables.write(folder, out, worse=worse or ROBUSTNESS, reference=reference)
-    terminal.files([*made, *report.draw_optimisers(folder)])
-    if folder == RECORDS and classify.STUDIES.is_dir():
-        terminal.files(classify.write_studies())
+    for option, asked in (("--robustness", worse), ("--studies", studies)):
+        if asked is not None and not asked.is_dir():
+            raise UserError(f"{option} {asked}: there is no such folder")
+    theirs = classify.STUDIES if folder == RECORDS and classify.STUDIES.is_dir() else None
+    if studies or not theirs or any(folder.glob("*/*.json")):
+        files.check_replaceable([folder / "optimisers.png"], overwrite=overwrite, own=tables.is_drawn)
+        made = tables.write(folder, out, worse=worse or ROBUSTNESS, reference=reference, overwrite=overwrite)
+        terminal.files([*made, *report.draw_optimisers(folder)])
+    if found := studies or theirs:
+        terminal.files(classify.write_studies(found, overwrite=overwrite))
 
 
 @app.command("app")
@@ -496,16 +534,18 @@ def data_scan(
     dataset: Annotated[str, typer.Argument(metavar="SET", help="Name of a set.")],
     data_root: DataRoot = Path("data"),
     out: Annotated[Path | None, typer.Option(help="CSV to write; default SET.csv here.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write the manifest of a whole copy of a set: paths, sizes, hashes, subjects, splits.
 
-    Example: `retina-seg data scan drive --data-root data --out data_manifests/drive.csv`
+    Example: `retina-seg data scan drive --data-root data --out drive.csv`
     """
-    from retina_seg import audit, manifest
+    from retina_seg import audit, files, manifest
 
+    path = out or Path(f"{dataset}.csv")
+    files.check_replaceable([path], overwrite=overwrite, own=lambda _: False)  # splits may have been edited there
     with terminal.bar("photographs", None) as advance:
         rows = audit.scan(dataset, data_root, progress=lambda done, all_, text: advance(done, text, total=all_))
-    path = out or Path(f"{dataset}.csv")
     manifest.write(rows, path)
     terminal.files([path])
 
@@ -523,7 +563,8 @@ def data_fetch(
 
     with terminal.bar("bytes", None) as advance:
         fetched = download.fetch(dataset, data_root, progress=lambda done, all_, text: advance(done, text, total=all_))
-    terminal.console.print(terminal.plain(fetched.message), soft_wrap=True, highlight=False)
+    for line in fetched.message.splitlines():
+        terminal.console.print(terminal.plain(line), soft_wrap=True, highlight=False)
 
 
 @models.command("list")

@@ -4,7 +4,7 @@ No transforms, no torch; checks across images are in audit.py, decoding of file 
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from retina_seg.manifest import Row
 LESIONS = ("microaneurysms", "haemorrhages", "hard_exudates", "soft_exudates")
 FOLDER = "folder"
 """Set name of the rows of `folder_rows`."""
+_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -218,11 +219,46 @@ def load(row: Row, data_root: str | Path, wanted: Collection[str] | None = None)
 
 
 def existing(root: Path, name: str) -> Path:
-    """The path of a file that a manifest names; UserError where it is not there."""
-    path = root / name
+    """The path of a file that a manifest names; UserError where it is not there, or its name leads out of it."""
+    path = inside(root, name)
     if not path.is_file():
         raise UserError(f"{path} is missing although the manifest names it; the copy of the set is incomplete")
     return path
+
+
+def inside(root: Path, name: str) -> Path:
+    """The path of a file, there or not, in a set's own folder; UserError where its name leads out of it.
+
+    Links are followed, wherever they lead: a copy of a set may consist of them, and whoever made them is trusted.
+    """
+    if not manifest.is_plain(name):
+        raise UserError(f"{name!r} is not a plain relative POSIX path below {root}: the manifest is damaged or hostile")
+    return root / name
+
+
+def hashes(sample: Sample) -> dict[str, str]:
+    """`pixel_hash` of the "image", of every target, and of "fov" where there is one."""
+    found = {"image": pixel_hash(sample.image), **{name: pixel_hash(one) for name, one in sample.targets.items()}}
+    return found if sample.fov is None else {**found, "fov": pixel_hash(sample.fov)}
+
+
+def differing(row: Row, found: Mapping[str, str], size: tuple[int, int] | None = None) -> list[str]:
+    """Which of the pixels of a row are not those that its manifest describes.
+
+    Parameters
+    ----------
+    found : "image", names of targets, "fov" -> `pixel_hash`; what the manifest knows no hash of is no difference.
+    size : (width, height) of the photograph; of a reduced copy the hash is another, which the manifest may know.
+    """
+    reduced = row.reduced_sha256 if size not in (None, (row.width, row.height)) else ""
+    known = {**row.target_sha256, "image": reduced or row.pixel_sha256}
+    return [name for name, one in found.items() if known.get(name, one) not in ("", one)]
+
+
+def differences(names: Sequence[str]) -> str:
+    """A sentence about rows, or files of them, that are not what the manifest describes; the first of many by name."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"files differ from the release in the manifest: {', '.join(names[:_NAMED])}{more}"
 
 
 def pixel_hash(array: NDArray[np.uint8] | NDArray[np.bool_]) -> str:

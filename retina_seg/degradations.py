@@ -140,10 +140,10 @@ def read(path: Path) -> list[Line]:
     if not path.exists():
         return []
     try:
-        lines = _LINES.validate_json(path.read_text(encoding="utf-8"), strict=True)
+        lines = _LINES.validate_json(io.read_text(path), strict=True)
         if unknown := {line.degradation for line in lines} - set(DEGRADATIONS):
             raise ValueError(f"unknown degradation {', '.join(sorted(unknown))}")
-    except (OSError, ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         problem = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path} holds no scores of this version of `retina-seg robustness` ({problem}): remove it"
@@ -164,6 +164,8 @@ def remember(folder: Path, lines: Sequence[Line]) -> list[Path]:
     io.make_folder(folder)
     by_path: dict[Path, list[Line]] = {}
     for line in lines:
+        if Path(line.file_name).name != line.file_name or "\\" in line.file_name:
+            raise UserError(f"{line.file_name!r} is no name of a file: the card of the model names its training so")
         by_path.setdefault(folder / line.file_name, []).append(line)
     for path, own in by_path.items():
         merged = {line.key: line for line in (*read(path), *own)}

@@ -6,7 +6,7 @@ No training: the members stay as they are; only the threshold is chosen anew.
 from collections.abc import Sequence
 from pathlib import Path
 
-from retina_seg import checkpoint, datasets, io, metrics, zoo
+from retina_seg import checkpoint, datasets, metrics, zoo
 from retina_seg.checkpoint import Card, CardModel
 from retina_seg.errors import UserError
 from retina_seg.inference import choose_device
@@ -62,10 +62,11 @@ def join(runs: Sequence[str | Path], out: Path, data_root: str | Path, *, device
     settings = Preprocess(**first.preprocess)
     photographs = [load_photograph(rows[key], data_root, first.targets, settings) for key in keys]
     tallied = histograms(net, photographs, device=device, flips=first.inference.flips)
+    differing = [one for card in cards for one in card.training.get("differing", ())]
     arguments = {"member": first.model.name, "arguments": first.model.arguments, "count": len(cards)}
     card = first.model_copy(
         update={
-            "name": out.name,
+            "name": out.resolve().name,
             "model": CardModel(name="ensemble", in_channels=first.model.in_channels, arguments=arguments),
             "thresholds": {
                 target: round(metrics.best_threshold_from_histogram(histogram)[0], 4)
@@ -75,11 +76,13 @@ def join(runs: Sequence[str | Path], out: Path, data_root: str | Path, *, device
             "training": {
                 **{name: first.training[name] for name in (*SEEN, "device", "precision") if name in first.training},
                 "members": [{"name": card.name, "weights_sha256": card.weights_sha256} for card in cards],
+                **({"differing": list(dict.fromkeys(differing))} if differing else {}),
                 **{name: sum(card.training.get(name, 0) for card in cards) for name in ("steps", "seconds")},
             },
             "scores": {},
             "speed": {},
         }
     )
-    io.make_folder(out)
-    return checkpoint.save_model(net, card, out / checkpoint.WEIGHTS, out / checkpoint.CARD)
+    with checkpoint.held(out):
+        checkpoint.check_free(out)  # another process may have been quicker
+        return checkpoint.save_model(net, card, out / checkpoint.WEIGHTS, out / checkpoint.CARD)

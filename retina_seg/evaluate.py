@@ -512,9 +512,8 @@ def _row(image: _Scored, threshold: float, human: _Scored | None) -> dict[str, A
 
 def _differs(image: _Scored, target: str) -> bool:
     """Whether the photograph or its annotation is not what the manifest describes."""
-    known = (image.row.pixel_sha256 or None, image.row.target_sha256.get(target))
-    used = (image.hashes["image_sha256"], image.hashes["label_sha256"])
-    return any(a is not None and a != b for a, b in zip(known, used, strict=True))
+    used = {"image": image.hashes["image_sha256"], target: image.hashes["label_sha256"]}
+    return bool(datasets.differing(image.row, used))
 
 
 def _leaks(candidates: Mapping[int, Candidate], images: Sequence[_Scored]) -> tuple[list[str], list[str]]:

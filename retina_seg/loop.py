@@ -22,11 +22,10 @@ from typing import Any, Protocol, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from retina_seg import checkpoint, io
+from retina_seg import checkpoint, datasets, io
 from retina_seg._version import __version__
 from retina_seg.checkpoint import CONFIG, BaseCard, RunLog
 from retina_seg.config import RunConfig, Schedule
@@ -34,7 +33,7 @@ from retina_seg.errors import Interrupted, UserError
 from retina_seg.inference import choose_device
 from retina_seg.patches import Examples, loader
 
-LOCK = ".lock"
+_COPIES = 5  # of the weights: themselves, their average, their gradients and two moments
 AnyCard = TypeVar("AnyCard", bound=BaseCard, covariant=True)
 Batch = Mapping[str, Tensor]
 BatchLoss = Callable[[Tensor, Batch], Tensor]
@@ -48,16 +47,29 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
 }
 
+# What each of them remembers of a weight.
+_MOMENTS = {
+    "adamw": {"step", "exp_avg", "exp_avg_sq"},
+    "adam": {"step", "exp_avg", "exp_avg_sq"},
+    "rmsprop": {"step", "square_avg"},
+    "momentum": {"momentum_buffer"},
+    "sgd": set(),
+}
+
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands: `step` of `steps`, the smoothed loss, and the newest validation or {}."""
+    """Where a training stands: `step` of `steps`, the smoothed loss, and the newest validation or {}.
+
+    `warning` is something to know at once, told one time.
+    """
 
     step: int
     steps: int
     loss: float
     validation: dict[str, float]
     phase: str = ""
+    warning: str = ""
 
     def describe(self) -> str:
         """Loss and validation scores in a few words, or what follows the last step."""
@@ -75,12 +87,17 @@ class Task(Protocol[AnyCard]):
     learnt_from : name and weights of the models the training owes something to.
     watched : which score of `validate` early stopping goes by; more is better.
     examples : what it learns from and watches, in words; other words are other data, with which no run goes on.
+    differing : files that were read and are not those of the release, as "drive:21 vessels" (`datasets.differing`).
     """
 
     net: nn.Module
     watched: str
     learnt_from: Sequence[Mapping[str, str]]
     examples: str
+
+    @property
+    def differing(self) -> Sequence[str]:
+        """See above."""
 
     def prepare(self, say: Callable[[str], None], *, fresh: bool) -> None:
         """Read the data, and with `fresh` what the network learns before its first step; `say` what takes long."""
@@ -129,9 +146,11 @@ def fit(
     if config.track and find_spec("tensorboard") is None:
         raise UserError("track: tensorboard is not installed; install it with: pip install 'retina-seg[track]'")
     precision = computed_in(config.training.precision, choose_device(device))
-    state = checkpoint.load_state(run) if resume else None
     examples = hashlib.sha256(task.examples.encode()).hexdigest()
-    _check_run(run, config, state, task.learnt_from, examples)
+    if resume:
+        checkpoint.check_resumable(run)
+    else:
+        checkpoint.check_new(run, type(config))
     _check_folder(run)
     accelerator = Accelerator(
         mixed_precision=precision,
@@ -140,52 +159,95 @@ def fit(
         log_with=list(config.track) or None,
         project_dir=run,
     )
-    lock, trainer = FileLock(run / LOCK, timeout=0), None
+    trainer, state, told = None, None, 0
+    held = contextlib.ExitStack()
 
     def say(phase: str) -> None:
         if progress is not None and accelerator.is_main_process:
             step = trainer.step if trainer else 0
             progress(Progress(step, step or config.training.steps, 0.0, {}, phase))
 
+    def warn() -> None:
+        """Tell of files that differ from the release, as soon as more of them are known."""
+        nonlocal told
+        if len(task.differing) > told and progress is not None and accelerator.is_main_process:
+            step = trainer.step if trainer else 0
+            progress(Progress(step, config.training.steps, 0.0, {}, warning=datasets.differences(task.differing)))
+        told = len(task.differing)
+
     try:
+        if resume and accelerator.is_main_process:
+            held.enter_context(checkpoint.held(run))
         accelerator.wait_for_everyone()  # all have seen an empty folder before the first one writes to it
-        if state is not None:
-            task.net.load_state_dict(state["net"])  # a task may look at its data with the network
+        if resume:
+            state = checkpoint.load_state(run)
+            _check_state(run, config, state, task.learnt_from, examples)
+            _fill(task.net, state["net"], run)  # a task may look at its data with the network
         task.prepare(say, fresh=state is None)
+        warn()
         trainer = _Training(accelerator, task.net, config.training, [task.loss(one) for one in config.training.plan()])
         data = [
             task.dataset(number, stage, stage.steps * trainer.examples_a_step(stage))
             for number, stage in enumerate(trainer.stages)
         ]
         if accelerator.is_main_process:
-            _acquire(lock, run)
+            if not resume:  # only whoever holds the folder can know that no other training has begun there meanwhile
+                held.enter_context(checkpoint.held(run))
+                checkpoint.check_new(run, type(config))
             io.write_text(run / CONFIG, config.to_yaml())
         if state is not None:
-            trainer.load(state)
+            trainer.load(state, run)
         log = RunLog(run, trainer.step, enabled=accelerator.is_main_process)
         if config.track:
             accelerator.init_trackers("tensorboard")
         with _stop_signal() as trainer.stop_asked:
             learnt_from = [dict(one) for one in task.learnt_from]
             identity = {"config": config.to_yaml(), "learnt_from": learnt_from, "examples": examples}
-            _run(trainer, task, data, log, run, identity, progress)
+            _run(trainer, task, data, log, run, identity, progress, again)
         accelerator.wait_for_everyone()
         say("looking at the finished network")
         card = task.card(trainer.averaged_network(), trainer.device, _facts(config, trainer))
+        warn()
+        if task.differing:
+            training = {**card.training, "differing": list(task.differing)}
+            card = card.model_copy(update={"training": training})
         if accelerator.is_main_process:
-            card = checkpoint.save_model(
-                trainer.averaged_network(), card, run / checkpoint.WEIGHTS, run / checkpoint.CARD
-            )
+            with _saving(trainer, again):
+                card = checkpoint.save_model(
+                    trainer.averaged_network(), card, run / checkpoint.WEIGHTS, run / checkpoint.CARD
+                )
         return card
     except (Interrupted, KeyboardInterrupt) as stop:
         if trainer is None and state is None:
             raise Interrupted("stopped before the first step") from None
         raise Interrupted(str(stop) or "stopped after the last step", again) from None
     finally:
-        lock.release()
+        held.close()
         accelerator.end_training()
         # accelerate keeps its settings for the life of the process; the next run may want others.
         AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def check_memory(build: Callable[[], nn.Module], values: Mapping[Schedule, int]) -> None:
+    """UserError, before anything is taken, where the memory of this computer cannot be enough for a training.
+
+    Parameters
+    ----------
+    build : the network.
+    values : stage -> how many numbers each example and what a network makes of it are, at least.
+    """
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return
+    weights = _COPIES * (checkpoint.weight_bytes(build) or 0)
+    for stage, one in values.items():
+        if (needed := weights + 4 * stage.batch_size * one) > memory:
+            raise UserError(
+                f"training: batches of {stage.batch_size} and {weights // _COPIES / 1e9:.1f} GB of weights need "
+                f"{needed / 1e9:,.0f} GB or more, and this computer has {memory / 1e9:,.0f} GB: lower "
+                "training.batch_size, the size of the examples, or the size of the network"
+            )
 
 
 def computed_in(precision: str, device: str) -> str:
@@ -228,6 +290,7 @@ def _run(
     run: Path,
     identity: Mapping[str, Any],
     progress: Callable[[Progress], None] | None,
+    again: str,
 ) -> None:
     """All intervals of a training: steps, validation, log, saved state; `identity` is saved with the state."""
     training = trainer.training
@@ -265,14 +328,29 @@ def _run(
                 }
                 trainer.clear_loss()
                 trainer.judge(validation[task.watched])
-                log.add(entry)
+                with _saving(trainer, again):
+                    log.add(entry)
                 trainer.accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=trainer.step)
                 report()
             if trainer.accelerator.is_main_process:
-                checkpoint.save_state({**trainer.state(), **identity}, run)
+                with _saving(trainer, again):
+                    checkpoint.save_state({**trainer.state(), **identity}, run)
+                trainer.saved = trainer.step
             if trainer.stopped:
                 raise Interrupted(f"stopped at step {trainer.step} of {training.steps}")
     trainer.take_best()
+
+
+@contextlib.contextmanager
+def _saving(trainer: "_Training", again: str) -> Iterator[None]:
+    """Whoever's disk is full reads what is kept and how to go on."""
+    try:
+        yield
+    except UserError as error:
+        if trainer.saved:
+            kept = f"The training is kept up to step {trainer.saved}; make room, then: {again}"
+            raise UserError(f"{error}. {kept}") from error
+        raise UserError(f"{error}. Nothing of the training is kept yet; make room, then begin again") from error
 
 
 def train_interval(
@@ -296,7 +374,7 @@ class _Training:
     ) -> None:
         self.accelerator, self.training, self.stages = accelerator, training, training.plan()
         self.losses = losses  # of each stage
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.saved = 0, 0.0, 0
         # Without AVX-512 the gradients of convolutions of channels_last take half as long again.
         plain = accelerator.device.type == "cpu" and not _knows_bfloat16()
         self.layout = torch.contiguous_format if plain else torch.channels_last
@@ -434,19 +512,53 @@ class _Training:
             },
         }
 
-    def load(self, state: dict[str, Any]) -> None:
-        """The reverse of `state`."""
+    def load(self, state: dict[str, Any], run: Path) -> None:
+        """The reverse of `state`, which is that of the folder `run`; UserError where it does not fit the network."""
+        try:
+            self._load(state)
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise _unfit(run, error) from None
+
+    def _load(self, state: dict[str, Any]) -> None:
         self.step, self.seconds = state["step"], state["seconds"]
+        self.saved = self.step
         self._loss_sum, self._loss_count = state["loss"]
         self.accelerator.unwrap_model(self.net).load_state_dict(state["net"])
         self.averaged.load_state_dict(state["averaged"])
+        averaged = int(self.averaged.n_averaged)
+        if not 0 <= averaged <= self.step <= self.training.steps:
+            raise ValueError(f"step {self.step} of {self.training.steps}, {averaged} of them averaged")
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimiser.param_groups]
         self.optimiser.load_state_dict(state["optimiser"])
-        if self.accelerator.scaler is not None and state["scaler"]:
+        for group, own in zip(self.optimiser.param_groups, groups, strict=True):
+            group.update(own)  # the configuration, which is the same, says these
+        for weight, moments in self.optimiser.state.items():
+            if set(moments) not in (set(), _MOMENTS[self.training.optimiser]):
+                raise ValueError(f"the optimiser remembers {', '.join(map(str, moments)) or 'nothing'}")
+            for name, moment in moments.items():
+                if isinstance(moment, Tensor) and moment.shape not in (weight.shape, ()):
+                    raise ValueError(f"{name} of a weight {tuple(weight.shape)} is {tuple(moment.shape)}")
+        if self.accelerator.scaler is not None and state.get("scaler"):
             self.accelerator.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
         if best := state.get("best"):  # states of an earlier version have none
             self.best_score, self.best_step = best["score"], best["step"]
             self.waited, self.best = best["waited"], best["weights"]
+            own_weights = self.averaged_network().state_dict()
+            if self.best and {k: v.shape for k, v in self.best.items()} != {k: v.shape for k, v in own_weights.items()}:
+                raise ValueError("the best weights are of another network")
+
+
+def _fill(net: nn.Module, weights: Mapping[str, Tensor], run: Path) -> None:
+    try:
+        net.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        raise _unfit(run, error) from None
+
+
+def _unfit(run: Path, error: Exception) -> UserError:
+    said = " ".join(str(error).split())[:300]
+    return UserError(f"{run / checkpoint.STATE} does not fit the configuration beside it ({said}): start anew")
 
 
 def learning_rate(stage: Schedule, step: int) -> float:
@@ -503,15 +615,14 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _check_run(
-    run: Path, config: RunConfig, state: dict[str, Any] | None, owed: Sequence[Mapping[str, str]], examples: str
+def _check_state(
+    run: Path, config: RunConfig, state: dict[str, Any], owed: Sequence[Mapping[str, str]], examples: str
 ) -> None:
-    if state is None:
-        # A configuration alone is of a training that ended before its first saved state: nothing is lost.
-        if any((run / name).exists() for name in (checkpoint.STATE, checkpoint.CARD, checkpoint.WEIGHTS)):
-            raise UserError(f"{run} already holds a run: choose another --out, or go on with --resume {run}")
-        return
-    if type(config).from_yaml(state["config"]) != config:
+    try:
+        begun = type(config).from_yaml(state["config"])
+    except ValueError:
+        raise UserError(f"{run / checkpoint.STATE} holds no configuration of this version: start anew") from None
+    if begun != config:
         raise UserError(f"{run} was begun with another configuration: resume without changes, or start anew")
     if (run / checkpoint.CARD).exists():
         raise UserError(f"the run {run} is finished: use it as a model, or begin another one")
@@ -529,12 +640,3 @@ def _check_folder(run: Path) -> None:
     nearest = next(path for path in (run, *run.absolute().parents) if path.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise UserError(f"{run} cannot be a run folder: {nearest} cannot be written to; choose another --out")
-
-
-def _acquire(lock: FileLock, run: Path) -> None:
-    """Take the run for this process; UserError while another one trains it. The system frees it when we end."""
-    io.make_folder(run)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(f"{run} is being trained by another process: wait for it, or choose another --out") from None

@@ -4,15 +4,15 @@ No pixels: they are the business of datasets.py and audit.py. What a set's licen
 """
 
 import csv
-import io
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path, PurePosixPath
 
 from retina_seg.errors import UserError
+from retina_seg.files import read_text, write_text
 
 SPLITS = ("train", "val", "test")
 EYES = ("left", "right", "")
@@ -22,6 +22,10 @@ _FIXED = (
     *("pixel_sha256", "reduced_sha256", "perceptual_hash", "same_photograph", "same_eye"),
 )
 _RELATIONS = ("same_photograph", "same_eye")
+_HEXADECIMAL = re.compile(r"[0-9a-f]{0,200}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _/.-]*")
+_LONGEST_SIDE = 100_000  # px
+_LONGEST_CELL = 4096
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,16 @@ class Row:
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key in which ``"im2"`` comes before ``"im10"``."""
-    parts = re.findall(r"\d+|\D+", text)
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts)
+    parts = re.findall(r"[0-9]+|[^0-9]+", text)
+    # No number of an image has more digits; int() refuses thousands of them.
+    return tuple((0, int(part), "") if part[0].isdecimal() and len(part) < 19 else (1, 0, part) for part in parts)
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name of a manifest is a relative POSIX path that stays below the set's folder, and can be shown."""
+    parts = PurePosixPath(name)
+    inside = parts.parts and not parts.is_absolute() and ".." not in parts.parts
+    return bool(inside) and not set(name) & {"\\", ":"} and name.isprintable()
 
 
 def folder() -> Path:
@@ -120,18 +132,19 @@ def read(path: str | Path) -> list[Row]:
         The file is missing, a column is unknown or missing, or a cell does not fit its column.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a manifest ({error})") from error
-    table = csv.reader(io.StringIO(text, newline=""))
-    header = next(table, [])
-    _check_header(path, header)
+    table = csv.reader(StringIO(read_text(path), newline=""))
     rows = []
-    for number, cells in enumerate(table, start=2):
-        if len(cells) != len(header):
-            raise UserError(f"{path}, line {number}: {len(cells)} cells, the header has {len(header)}")
-        rows.append(_row(path, number, dict(zip(header, cells, strict=True))))
+    try:
+        header = next(table, [])
+        _check_header(path, header)
+        for number, cells in enumerate(table, start=2):
+            if len(cells) != len(header):
+                raise UserError(f"{path}, line {number}: {len(cells)} cells, the header has {len(header)}")
+            rows.append(_row(path, number, dict(zip(header, cells, strict=True))))
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {table.line_num}: this is no table of comma-separated values ({error})"
+        ) from None
     if not rows:
         raise UserError(f"{path}: a manifest without rows; write it again with `retina-seg data scan`")
     return rows
@@ -147,18 +160,13 @@ def write(rows: Sequence[Row], path: str | Path) -> None:
         raise UserError(f"{path}: a manifest holds the rows of exactly one set, not of none or of several")
     ordered = sorted(rows, key=lambda row: natural_key(row.id))
     columns = _columns(ordered)
-    buffer = io.StringIO(newline="")
+    buffer = StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     for row in ordered:
         cells = _cells(row)
         writer.writerow([cells.get(column, "") for column in columns])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(buffer.getvalue(), encoding="utf-8", newline="")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, buffer.getvalue())
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:
@@ -168,7 +176,7 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
     if missing or unknown or len(set(header)) != len(header):
         raise UserError(
             f"{path}: not a manifest header; missing columns: {', '.join(missing) or 'none'}; "
-            f"unknown columns: {', '.join(unknown) or 'none'}; expected {', '.join(_FIXED)} and columns that "
+            f"unknown columns: {', '.join(unknown)[:200] or 'none'}; expected {', '.join(_FIXED)} and columns that "
             f"start with {', '.join(prefixes)}, each once"
         )
 
@@ -181,11 +189,8 @@ def _row(path: Path, number: int, cells: Mapping[str, str]) -> Row:
     splits = group(_SPLIT)
     if not set(splits.values()) <= set(SPLITS) or cells["eye"] not in EYES:
         raise UserError(f"{path}, line {number}: a split is one of {SPLITS} or empty, an eye one of {EYES}")
-    for name in ("width", "height"):
-        if not cells[name].isdigit() or int(cells[name]) == 0:
-            raise UserError(f"{path}, line {number}: {name} is {cells[name]!r}, expected a number of pixels")
-    if not (cells["id"] and cells["subject"] and cells["image"]):
-        raise UserError(f"{path}, line {number}: id, subject and image must not be empty")
+    if wrong := _wrong(cells, group(_TARGET), group(_HASH)):
+        raise UserError(f"{path}, line {number}: {wrong}")
     return Row(
         dataset=path.stem,
         id=cells["id"],
@@ -205,6 +210,28 @@ def _row(path: Path, number: int, cells: Mapping[str, str]) -> Row:
         same_photograph=tuple(cells["same_photograph"].split()),
         same_eye=tuple(cells["same_eye"].split()),
     )
+
+
+def _wrong(cells: Mapping[str, str], targets: Mapping[str, str], hashes: Mapping[str, str]) -> str:
+    """What is wrong with the cells of a row, in words; "" where nothing is."""
+    for name, cell in cells.items():
+        if len(cell) > _LONGEST_CELL or not cell.isprintable():
+            return f"{name[:80]} holds {len(cell)} characters that are no words of a table: {cell[:40]!r}"
+    for name in ("width", "height"):
+        pixels = cells[name]
+        if not (pixels.isascii() and pixels.isdecimal() and len(pixels) <= 6 and 0 < int(pixels) <= _LONGEST_SIDE):
+            return f"{name} is {pixels!r}, expected a number of pixels up to {_LONGEST_SIDE:,}"
+    if not (cells["id"] and cells["subject"] and cells["image"]):
+        return "id, subject and image must not be empty"
+    for path in (cells["image"], *targets.values(), *filter(None, [cells["fov"]])):
+        if not is_plain(path):
+            return f"{path!r} is not a plain relative POSIX path below the set's folder"
+    if bad := [name for name in (*targets, *hashes) if not _NAME.fullmatch(name)]:
+        return f"{bad[0]!r} is no name of a target"
+    digests = {**{name: cells[name] for name in ("pixel_sha256", "reduced_sha256", "perceptual_hash")}, **hashes}
+    if bad := [name for name, digest in digests.items() if not _HEXADECIMAL.fullmatch(digest)]:
+        return f"the hash {bad[0]} is {digests[bad[0]][:80]!r}: expected hexadecimal digits"
+    return ""
 
 
 def _cells(row: Row) -> dict[str, str]:
@@ -272,8 +299,7 @@ def _check_paths(rows: Sequence[Row]) -> list[Finding]:
     findings = []
     for row in rows:
         for name in row.files():
-            parts = PurePosixPath(name)
-            if parts.is_absolute() or ".." in parts.parts or "\\" in name:
+            if not is_plain(name):
                 text = f"{row.key}: {name!r} is not a plain relative POSIX path below the set's folder"
                 findings.append(Finding("error", "path", (row.key,), text))
     return findings

@@ -33,11 +33,13 @@ class Photograph:
 
     `prepared` is what the network reads. Truth and field of view at the photograph's own size are held as `bits`,
     uint8 (K + 1, H, ceil(W / 8)), the field of view last: five annotations of 12 megapixels are 8 MB then, not 61.
+    `differing` names what of it is not the release's (`datasets.differing`).
     """
 
     row: Row
     prepared: Prepared
     bits: NDArray[np.uint8]
+    differing: tuple[str, ...] = ()
 
     @property
     def truth(self) -> NDArray[np.bool_]:
@@ -85,7 +87,8 @@ def load_photograph(row: Row, data_root: str | Path, targets: Sequence[str], set
         )
     fov = find_fov(sample.image) if sample.fov is None else sample.fov
     bits = np.stack([np.packbits(mask, axis=-1) for mask in (*(sample.targets[target] for target in targets), fov)])
-    return Photograph(row, preprocess.apply(sample.image, fov, settings), bits)
+    differing = datasets.differing(row, datasets.hashes(sample), sample.image.shape[1::-1])
+    return Photograph(row, preprocess.apply(sample.image, fov, settings), bits, tuple(differing))
 
 
 def drawn_image(number: int, targets: Sequence[str], settings: Preprocess) -> TrainingImage:

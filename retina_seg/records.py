@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from retina_seg import protocols, scores
+from retina_seg import io, protocols, scores
 from retina_seg.config import Config, TrainingConfig
 from retina_seg.errors import UserError
 from retina_seg.scores import Report, laid_out
 
 FOLDER = Path("configs/results")
+"""The records of this project; whoever runs a benchmark has records of his own, `BESIDE` the run folders."""
+BESIDE = "records"
 ENSEMBLE = "-ensemble"
 """How the name ends under which several seeds of a configuration, their probabilities averaged, are on record."""
 VARIANTS = {
@@ -184,7 +186,7 @@ def stored(report: Report, *, images: bool) -> dict[str, Any]:
 def read(path: Path) -> Record:
     """One record; UserError where the file is missing, damaged or another's."""
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        loaded = io.read_json(path)
         if set(loaded) != {field.name for field in fields(Record)}:
             raise ValueError("not the names of a record")
         loaded["sources"], loaded["weights_sha256"] = tuple(loaded["sources"]), tuple(loaded["weights_sha256"])
@@ -207,8 +209,8 @@ def read(path: Path) -> Record:
             raise ValueError("no hash of the data")
         if record.path(path.parents[1]) != path:
             raise ValueError(f"it belongs to {record.path(path.parents[1])}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        problem = " ".join(f"{type(error).__name__} {error}".split())
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        problem = " ".join(f"{type(error).__name__} {error}".split())[:300]
         raise UserError(
             f"{path} is not a record of this version of `retina-seg benchmark` ({problem}): remove it and run the "
             "benchmark again; finished runs are not trained again"

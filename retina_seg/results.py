@@ -6,14 +6,16 @@ No training and no scoring (benchmark.py); what a score means is in scores.py.
 import csv
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from retina_seg import degradations, io, markdown, matrices, protocols
+from retina_seg import degradations, files, io, markdown, matrices, protocols
 from retina_seg.degradations import Line
 from retina_seg.errors import UserError
 from retina_seg.groups import ENOUGH_SEEDS, Group, best_first, grouped, paired
@@ -23,7 +25,12 @@ from retina_seg.published import PUBLISHED, Published
 from retina_seg.records import ENSEMBLE, VARIANTS, Record, changes, read_all
 from retina_seg.scores import METRICS, TITLES
 
-INTRODUCTION, STUDY, TABLE, FLAT = "introduction.md", "hybrids.md", "results.csv", "results.json"
+INTRODUCTION, STUDY, PAGE, TABLE, FLAT = (
+    *("introduction.md", "hybrids.md"),
+    *("RESULTS.md", "results.csv", "results.json"),
+)
+_MARK = "Written by `retina-seg results`, never by hand; records: "
+_TRAINED = ("config", "learnt_from", "protocol", "target", "split", "seed", "photographs")  # what tells records apart
 ABLATION = "ablation-"  # how names begin
 ENOUGH_SUBJECTS = 6  # with fewer not even all of one sign would be p < .05 (2 / 2^5)
 # The metrics of a table, the third with its interval.
@@ -34,13 +41,24 @@ _COLUMNS = {
 _LESION_COLUMNS = ("auc", "dice", "ap", "iou", "sensitivity", "precision")
 
 
-def write(folder: Path, out: Path, *, worse: Path, reference: str = "") -> list[Path]:
+def write(
+    folder: Path, out: Path | None = None, *, worse: Path, reference: str = "", overwrite: bool = False
+) -> list[Path]:
     """Make the page of all tables and, beside the records, results.csv and results.json; returns the paths.
 
     `folder` may hold introduction.md, which the page begins with, and hybrids.md, which the study of the hybrids begins
-    with; `worse` may hold what `retina-seg robustness` recorded. Errors are those of `read_all` and `page`.
+    with; `worse` may hold what `retina-seg robustness` recorded. The page is `out`, by default RESULTS.md in `folder`.
+
+    Raises
+    ------
+    UserError
+        As `read_all` and `page` raise, and where a file is there that was not made so of the same records, but for
+        `overwrite`: a page of other records, or somebody's own.
     """
-    records = read_all(folder)
+    records, out = read_all(folder), out or folder / PAGE
+    files.check_replaceable(
+        (out, folder / TABLE, folder / FLAT), overwrite=overwrite, own=lambda path: _is_made_of(folder, path)
+    )
     page_text = page(
         records,
         introduction=_text(folder / INTRODUCTION),
@@ -60,11 +78,35 @@ def write(folder: Path, out: Path, *, worse: Path, reference: str = "") -> list[
     return [out, folder / TABLE, folder / FLAT]
 
 
-def _text(path: Path) -> str:
+def _is_made_of(folder: Path, path: Path) -> bool:
+    """Whether a page or table was made by `write` of the records in a folder, as results.json there lists them."""
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text: save it as that") from None
+        listed = io.read_json(folder / FLAT)
+        trained = {tuple(str(line[key]) for key in _TRAINED) for line in listed}
+        text = io.read_text(path)
+    except (ValueError, LookupError, TypeError):
+        return False
+    if path == folder / FLAT:
+        return bool(trained)
+    if path == folder / TABLE:
+        return text.partition("\n")[0].split(",") == list(listed[0])
+    mark = re.search(rf"^{re.escape(_MARK)}(\d+)\.$", text, re.MULTILINE)
+    return mark is not None and int(mark[1]) == len(trained) and all(names[0] in text for names in trained)
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether a picture was drawn by this program, in this version or an earlier one."""
+    if files.is_own(path):
+        return True
+    try:
+        with Image.open(path) as opened:
+            return str(opened.info.get("Software", "")).startswith("Matplotlib")
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def _text(path: Path) -> str:
+    return io.read_text(path) if path.is_file() else ""
 
 
 def flat(records: Iterable[Record]) -> list[dict[str, Any]]:
@@ -125,7 +167,7 @@ def page(
     known = sorted({group.first.name for group in groups})
     if reference and reference not in known:
         raise UserError(f"--reference {reference!r}: there are records of {', '.join(known)}")
-    parts = ["# Results", f"Written by `retina-seg results`, never by hand; records: {len(records)}."]
+    parts = ["# Results", f"{_MARK}{len(records)}."]
     parts += [introduction.strip()] if introduction.strip() else []
     parts.append(_HOW_TO_READ)
     ablated, studied = _called(groups, ABLATION), _called(groups, matrices.STUDY)

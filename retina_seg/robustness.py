@@ -115,8 +115,8 @@ def predict(segmenter: Segmenter, sample: Sample, change: Change) -> PredictionL
     """
     image = change(sample.image)
     if image.shape == sample.image.shape:
-        return segmenter.predict(image, sample.fov)
-    found, size = segmenter.predict(image), sample.image.shape[1::-1]
+        return segmenter.predict(image, sample.fov, judge=False)
+    found, size = segmenter.predict(image, judge=False), sample.image.shape[1::-1]
     prob = np.stack([cv2.resize(one, size, interpolation=cv2.INTER_LINEAR) for one in found.prob])
     assert sample.fov is not None  # evaluate fills it in
     return Remembered(prob, sample.fov, found.targets)
@@ -135,5 +135,8 @@ def _trained(card: Card) -> tuple[str, str, int | None]:
     config = card.training.get("config")
     if config is None:
         return card.name, "", None
-    data = config["data"]
-    return card.name, "+".join(data["protocols"]) + part_of("test", data.get("photographs")), config["seed"]
+    try:
+        data = config["data"]
+        return card.name, "+".join(data["protocols"]) + part_of("test", data.get("photographs")), int(config["seed"])
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise UserError(f"the card of {card.name} holds no configuration of its training in this version") from None

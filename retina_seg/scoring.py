@@ -53,7 +53,7 @@ def candidate(segmenter: Segmenter) -> Candidate:
     card = segmenter.card
 
     def predict(sample: Sample) -> Prediction:
-        return segmenter.predict(sample.image, sample.fov)
+        return segmenter.predict(sample.image, sample.fov, judge=False)
 
     return Candidate(
         name=card.name,

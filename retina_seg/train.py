@@ -28,6 +28,7 @@ from retina_seg.patches import PatchDataset, TrainingImage
 from retina_seg.photographs import Photograph, drawn_image, load_photograph, rows_of
 from retina_seg.preprocess import Preprocess
 
+_FEATURES = 16  # of a pixel that any network holds at the same moment, at least
 _SEEDS_A_STAGE = 100_003  # so that no stage of any usual seed sees the patches of another
 
 
@@ -72,12 +73,15 @@ class _Segmentation:
         self._owed = [*earlier, *(teacher.card for teacher in self._teachers)]
         self.learnt_from: Sequence[Mapping[str, str]] = checkpoint.debts(self._owed)
         self.examples = ",".join(row.key for row in (*self._fit_rows, *self._monitor_rows))
+        self.differing: Sequence[str] = ()
 
     def prepare(self, say: Callable[[str], None], *, fresh: bool) -> None:
         """Read the photographs; the teachers look at them, and a network that begins from them does."""
         data = self.config.data
         parts = (self._fit_rows, self._monitor_rows)
         self._fit_set, self._monitor_set = _photographs(parts, self.data_root, data.targets, self.settings)
+        shown = {one.row.key: one for one in (*self._fit_set, *self._monitor_set)}
+        self.differing = [f"{key} {name}" for key, one in shown.items() for name in one.differing]
         self._images = [photograph.for_patches() for photograph in self._fit_set]
         if self._teachers:
             self._images = [
@@ -205,14 +209,16 @@ def _seeded_network(config: Config, settings: Preprocess, *, pretrained: bool) -
 
     Without `pretrained` the file named by the argument `weights` is not needed: a resumed run has weights of its own.
     """
+
+    def build(pretrained: bool) -> nn.Module:
+        model, targets = config.model, len(config.data.targets)
+        return build_model(model.name, settings.channels, targets, arguments=model.arguments, pretrained=pretrained)
+
+    sides = {s: settings.fov_diameter or 0 if s.patch_size == "image" else s.patch_size for s in config.training.plan()}
+    values = settings.channels + len(config.data.targets) + _FEATURES
+    loop.check_memory(lambda: build(False), {stage: values * side**2 for stage, side in sides.items()})
     torch.manual_seed(config.seed)
-    net = build_model(
-        config.model.name,
-        settings.channels,
-        len(config.data.targets),
-        arguments=config.model.arguments,
-        pretrained=pretrained and not config.training.start,
-    )
+    net = build(pretrained and not config.training.start)
     if not config.training.start:
         return net, []
     start, card = zoo.load(config.training.start)
@@ -257,7 +263,7 @@ def _taught(
     pixels = datasets.load(photograph.row, data_root).image
     seen = np.zeros(image.target.shape, np.float32)
     for teacher in teachers:
-        prob = teacher.predict(pixels, photograph.fov).prob
+        prob = teacher.predict(pixels, photograph.fov, judge=False).prob
         channels = [teacher.card.targets.index(target) for target in data.targets]
         seen += np.stack([preprocess.to_grid(prob[k], photograph.prepared.geometry) for k in channels])
     # Resampling overshoots at edges.

@@ -86,12 +86,12 @@ def _reports(name: str | Path) -> Path:
 def _report(path: Path, weights_sha256: str) -> dict[str, Any]:
     """One kept report, checked against its name and the weights it must be of."""
     try:
-        report = scores.from_json(path.read_text(encoding="utf-8"))
+        report = scores.from_json(io.read_text(path))
         scored = {model["weights_sha256"] for model in report["provenance"]["models"]}
         called = protocols.report_name(report["protocol"], report["target"])
-    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path} is not a report of `retina-seg evaluate` ({' '.join(str(error).split())}): remove it"
+            f"{path} is not a report of `retina-seg evaluate` ({' '.join(str(error).split())[:300]}): remove it"
         ) from None
     if called != path.stem or scored != {weights_sha256}:
         raise UserError(

@@ -15,7 +15,6 @@ from retina_seg import (
     benchmark,
     checkpoint,
     datasets,
-    loop,
     phantom,
     postprocess,
     protocols,
@@ -170,7 +169,7 @@ def test_a_training_killed_before_its_first_state_begins_again(done, config, dra
     run = tmp_path / "runs" / "tiny" / "drive" / "seed0"
     run.mkdir(parents=True)
     (run / checkpoint.CONFIG).write_text(config.to_yaml())
-    with FileLock(run / loop.LOCK), pytest.raises(UserError, match="trained by another process"):
+    with FileLock(run / checkpoint.LOCK), pytest.raises(UserError, match="trained by another process"):
         go(plan([config], ["drive"], (0,)), drawn_drive, tmp_path)
     (record,) = go(plan([config], ["drive"], (0,)), drawn_drive, tmp_path)
     assert record.weights_sha256 == done[1][0].weights_sha256

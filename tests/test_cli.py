@@ -1,8 +1,10 @@
 import inspect
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +95,45 @@ def test_predict_goes_on_after_a_bad_file_and_says_so(run, photograph, tiny_run,
     assert not list((tmp_path / "out").glob("bad*"))
 
 
+def test_predict_tells_what_it_leaves_out_and_where_it_finds_nothing(run, photograph, tiny_run, tmp_path):
+    folder = tmp_path / "clinic"
+    folder.mkdir()
+    (folder / "a.heic").write_bytes(b"")
+    code, output = run("predict", folder, "--model", tiny_run, "--out", tmp_path / "out")
+    assert code == 2
+    assert "1 .heic" in output
+    (folder / photograph.name).write_bytes(photograph.read_bytes())
+    code, output = run("predict", folder, "--model", tiny_run, "--out", tmp_path / "out")
+    assert code == 0
+    assert "left out of the folders, as no photographs that can be read: 1 .heic" in output
+
+
+def test_predict_keeps_a_mask_drawn_by_hand(run, photograph, tiny_run, tmp_path):
+    mask = tmp_path / "eye_mask.png"
+    mask.write_bytes(b"drawn by hand")
+    code, output = run("predict", photograph, "--model", tiny_run, "--out", tmp_path)
+    assert (code, mask.read_bytes()) == (2, b"drawn by hand")
+    assert "--overwrite" in output
+    code, _ = run("predict", photograph, "--model", tiny_run, "--out", tmp_path, "--overwrite")
+    assert (code, mask.read_bytes()[:4]) == (0, b"\x89PNG")
+
+
+def test_demo_keeps_what_is_not_its_own(run, tmp_path):
+    (tmp_path / "comparison.png").write_bytes(b"mine")
+    code, output = run("demo", "--out", tmp_path)
+    assert (code, (tmp_path / "comparison.png").read_bytes()) == (2, b"mine")
+    assert "comparison.png" in output
+
+
+def test_a_name_that_is_no_utf8_is_segmented(run, photograph, tiny_run, tmp_path):
+    source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe4uge.png"))
+    source.write_bytes(photograph.read_bytes())
+    code, output = run("predict", source, tmp_path / "\x1b[2J.png", "--model", tiny_run, "--out", tmp_path / "out")
+    assert code == 2  # the second one is not there
+    assert r"\x1b[2J.png: no such file" in output
+    assert [os.fsencode(path.name) for path in (tmp_path / "out").glob("*_mask.png")] == [b"\xe4uge_mask.png"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -102,7 +143,7 @@ def test_predict_goes_on_after_a_bad_file_and_says_so(run, photograph, tiny_run,
         (["evaluate", "nonesuch", "--protocol", "drive"], "no model"),
         (["evaluate", "vessels-drive", "--protocol", "drove"], "unknown protocol"),
         (["benchmark", "none.yaml"], "no configuration"),
-        (["results"], "there are no records in configs/results"),
+        (["results"], "there are no records in runs/benchmark/records"),
         (["results", "--results", "none"], "there are no records in none"),
         (["train"], "give either"),
         (["train", "none.yaml"], "no configuration"),
@@ -191,11 +232,15 @@ def test_evaluate_compares_two_models(run, tiny_run, drawn_drive, tmp_path):
 
 def test_benchmark_and_results(run, tiny_config, drawn_drive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    theirs = [tmp_path / name for name in ("RESULTS.md", "configs/results/results.csv", "configs/results/results.json")]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("of the project")
     root = ["--data-root", drawn_drive, "--device", "cpu"]
     code, output = run("benchmark", tiny_config, "--seeds", "3", *root)
     assert code == 0, output
     assert "tiny on drive, seed 3: Dice 0." in output
-    record = tmp_path / "configs" / "results" / "tiny" / "drive-seed3.json"
+    record = tmp_path / "runs" / "benchmark" / "records" / "tiny" / "drive-seed3.json"
     assert (tmp_path / "runs" / "benchmark" / "tiny" / "drive" / "seed3" / "card.json").is_file()
     dice = json.loads(record.read_text())["variants"]["plain"]["fov"]["dice"]
     code, output = run("benchmark", tiny_config, "--seeds", "3", *root)
@@ -203,8 +248,12 @@ def test_benchmark_and_results(run, tiny_config, drawn_drive, tmp_path, monkeypa
     assert "(recorded before)" in output
     code, output = run("results")
     assert code == 0, output
-    assert "wrote RESULTS.md" in output
-    assert f"| {dice:.4f} |" in (tmp_path / "RESULTS.md").read_text()
+    assert "wrote runs/benchmark/records/RESULTS.md" in output
+    assert f"| {dice:.4f} |" in (tmp_path / "runs" / "benchmark" / "records" / "RESULTS.md").read_text()
+    assert {path.read_text() for path in theirs} == {"of the project"}
+    code, output = run("results", "--out", "RESULTS.md")
+    assert (code, theirs[0].read_text()) == (2, "of the project")
+    assert "RESULTS.md: already there" in output
     for arguments, words in (
         (["benchmark", tiny_config, "--protocol", "drove"], "unknown protocol 'drove'"),
         (["benchmark", tiny_config, "--seeds", "a"], "--seeds 'a'"),

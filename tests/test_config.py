@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,64 @@ def test_files_that_are_no_config(tmp_path, text, words):
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match="no configuration"):
         load_config(tmp_path / "none.yaml")
+
+
+ENDLESS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: " + "[" * 20_000, "nested too deeply"),
+        ("a: " + "[" * 30 + "]" * 30, "more than 12 levels"),
+        (ENDLESS, "more than 10000 values"),
+        ("a: &a {x: 1}\nb: {<<: [*a, *a]}", "<< in line 2"),
+        ("a: &a [*a]", "levels"),
+        ("seed: " + "9" * 10_000, "more than 4096 characters"),
+        ("seed: 0x" + "f" * 40, "more than 64 bits"),
+        ("seed: " + ":".join(["1"] * 5000), "more than 4096 characters"),
+        ("seed: 2001-99-99", "month"),
+        ("seed: !!bool maybe", "not YAML"),
+        ("seed: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("name: a\nname: b", "'name' is given twice"),
+        ("clip: .nan", "no number to compute with"),
+        ("a: 1\n" * 1 + "b: " + "x " * 600_000, "larger than"),
+    ],
+)
+def test_yaml_that_breaks_readers_is_told_in_a_line(tmp_path, text, words):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words) as told:
+        load_config(path)
+    assert len(str(told.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("training.batch_size=100000000", "training.steps=1000000000000", "training.patch_size=100000000"),
+        *("training.workers=100000", "training.accumulate=100000000", "inference.window=100000000"),
+        *("preprocess.fov_diameter=100000000", "training.learning_rate=.inf", "training.patch_size=²"),
+        *("model.arguments.features=[1000000]", "model.arguments.features=" + str([1] * 300), "data.drawn=1000000"),
+        *(".".join(["a"] * 5000) + "=1", "model.arguments.x=" + "{a: " * 3000, "name=" + "a" * 300),
+    ],
+)
+def test_values_beyond_any_use_are_refused(tiny_config, change):
+    with pytest.raises(UserError) as told:
+        load_config(tiny_config, [change])
+    assert len(str(told.value)) < 1000
+
+
+def test_pipes_and_devices_are_no_configurations(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", Path("/dev/zero")):
+        with pytest.raises(UserError, match="no regular file"):
+            load_config(path)
+
+
+def test_a_spreadsheets_byte_order_mark_is_no_key(tiny_config, tmp_path):
+    path = tmp_path / "bom.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + tiny_config.read_bytes())
+    assert load_config(path) == load_config(tiny_config)

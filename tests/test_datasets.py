@@ -1,5 +1,7 @@
 """Reading the sets: shapes, types, the quirks of each release, and no silent loss."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from drawn_set import COUNT, NAME, make, photograph
@@ -144,3 +146,31 @@ def test_real_reduced_grading_photograph_is_recognised(data_root):
     assert duplicates.likeness([digest], [row.perceptual_hash])[0, 0] >= duplicates.SAME_LIKENESS
     assert row.labels["dr_grade"] == "3"
     assert (row.width, row.height) == (4288, 2848)
+
+
+def test_files_outside_the_folder_of_the_set_are_not_read(tmp_path, monkeypatch):
+    made = make(tmp_path, monkeypatch)
+    first, other = datasets.rows(NAME)[:2]
+    outside = tmp_path / "secret.png"
+    outside.write_bytes((made.folder / other.image).read_bytes())
+    for name in ("../../secret.png", str(outside), "images/../../../secret.png"):
+        with pytest.raises(UserError, match="not a plain relative POSIX path"):
+            datasets.load(replace(first, image=name), made.root)
+    (made.folder / first.image).unlink()
+    (made.folder / first.image).symlink_to(outside)  # as a copy of a set that consists of links
+    np.testing.assert_array_equal(datasets.load(first, made.root).image, photograph(1)[0])
+
+
+def test_differences_from_the_release_are_told_by_pixels(tmp_path, monkeypatch):
+    made = make(tmp_path, monkeypatch)
+    row = datasets.rows(NAME)[0]
+    sample = datasets.load(row, made.root)
+    size, found = (row.width, row.height), datasets.hashes(sample)
+    assert datasets.differing(row, found, size) == []
+    inverted = datasets.hashes(replace(sample, targets={"vessels": ~sample.targets["vessels"]}))
+    assert datasets.differing(row, inverted, size) == ["vessels"]
+    assert datasets.differing(row, {"image": "00"}, size) == ["image"]
+    known = replace(row, pixel_sha256="", reduced_sha256="00")
+    assert datasets.differing(known, {"image": "11"}, size) == []  # the original, whose hash nobody knows
+    assert datasets.differing(known, {"image": "00"}, (10, 10)) == []
+    assert datasets.differing(known, {"image": "11"}, (10, 10)) == ["image"]

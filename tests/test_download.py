@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import tarfile
 import threading
 import zipfile
@@ -182,3 +183,53 @@ def test_no_server_is_a_user_error(nothing_yet, server):
     with pytest.raises(UserError, match="get it by hand: the obtain of the drawn set"):
         download.fetch(NAME, nothing_yet.root, downloads=[address])
     assert left_behind(nothing_yet) == []
+
+
+def zeros_of(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A gzipped tar of one member of so many zeros."""
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1) as packed:
+        info = tarfile.TarInfo(name)
+        info.size, info.type = size, kind
+        packed.write(info.tobuf(tarfile.GNU_FORMAT) + bytes(size + -size % 512 + 1024))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "body", "words"),
+    [
+        ("_MAX_ARCHIVES", 1000, lambda: b"x" * 5000, "would have more than 1,000 bytes"),
+        ("_MAX_FILE", 1000, lambda: zeros_of("0.png", 5000), "a piece of more than 1,000 bytes"),
+        ("_MAX_FILE", 10_240, lambda: zeros_of("0.png", 50_000, tarfile.XHDTYPE), "a piece of more than"),
+        ("_MAX_UNPACKED", 20_000, lambda: zeros_of("other", 50_000), "the archive would have more"),
+        ("_MAX_MEMBERS", 2, None, "more than 2 members"),
+        ("_MAX_DIRECTORY", 10, None, "list of members"),
+    ],
+)
+def test_what_is_too_large_is_broken_off(nothing_yet, release, server, monkeypatch, limit, value, body, words):
+    monkeypatch.setattr(download, limit, value)
+    server.bodies["/set"] = body() if body else zip_of(release)
+    with pytest.raises(UserError, match=words):
+        download.fetch(NAME, nothing_yet.root, downloads=[server.url("/set")])
+    assert left_behind(nothing_yet) == []
+
+
+def test_a_server_that_drips_is_left(nothing_yet, server, monkeypatch):
+    monkeypatch.setattr(download, "_PATIENCE_S", -1)
+    monkeypatch.setattr(download, "_SLOWEST", 1e12)
+    server.bodies["/set"] = b"x" * 100
+    with pytest.raises(UserError, match="the server is too slow"):
+        download.fetch(NAME, nothing_yet.root, downloads=[server.url("/set")])
+
+
+def test_what_a_killed_fetch_left_is_removed_after_a_day(nothing_yet, release, server):
+    old, new, other = (
+        nothing_yet.root / name for name in (".DRAWN.aaaaaaaa.part", ".DRAWN.bbbbbbbb.part", ".mine.part")
+    )
+    for folder in (old, new, other):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    os.utime(other, (0, 0))
+    server.bodies["/set"] = zip_of(release)
+    download.fetch(NAME, nothing_yet.root, downloads=[server.url("/set")])
+    assert left_behind(nothing_yet) == [".DRAWN.bbbbbbbb.part", ".mine.part", "DRAWN"]

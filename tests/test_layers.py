@@ -7,10 +7,11 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "retina_seg"
 LAYERS = [
-    {"_version", "errors"},
+    {"_version", "errors", "files"},
     {
         "manifest",
         "fov",
+        "framing",
         "metrics",
         "pieces",
         "sparse",
@@ -19,10 +20,32 @@ LAYERS = [
         "biomarkers",
         "centrelines",
         "decode",
+        *(
+            "decode_limits",
+            "decode_names",
+            "decode_nifti",
+            "decode_pillow",
+            "decode_png",
+            "decode_pnm",
+            "decode_tags",
+            "decode_tiff",
+        ),
+        "labels",
         "overlay",
     },
     {"io", "config", "cards", "datasets", "releases", "phantom", "preprocess", "augment", "patches", "photographs"}
-    | {"models", "losses", "protocols", "scores", "duplicates", "agreement", "quality", "postprocess", "lesions"}
+    | {
+        "models",
+        "losses",
+        "protocols",
+        "scores",
+        "duplicates",
+        "agreement",
+        "quality",
+        "gate",
+        "postprocess",
+        "lesions",
+    }
     | {"subgroups", "markdown", "published", "degradations"},
     {"checkpoint", "zoo", "inference", "extents", "explain"},
     {"loop", "train", "ensemble", "evaluate", "audit", "download", "batch", "scoring", "report", "demonstration"}

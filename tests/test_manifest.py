@@ -80,7 +80,7 @@ def test_a_broken_manifest_is_named_with_its_fault(tmp_path, before, after, said
 
 
 def test_missing_and_empty_manifests_are_user_errors(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="there is no file"):
         manifest.read(tmp_path / "none.csv")
     manifest.write([row()], tmp_path / "set.csv")
     (tmp_path / "set.csv").write_text((tmp_path / "set.csv").read_text().splitlines()[0] + "\n")
@@ -169,3 +169,45 @@ def test_no_idrid_validation_eye_is_anything_else_in_either_task():
         if "val" in row.splits.values():
             others = {rows[key].splits.popitem()[1] for key in (*row.same_photograph, *row.same_eye)}
             assert others <= {"val"}
+
+
+@pytest.mark.parametrize("width", ["²", "٣", "9" * 5000, "1000000", "-3", "3.0"])
+def test_a_size_is_a_number_of_pixels(tmp_path, width):
+    manifest.write([row()], tmp_path / "set.csv")
+    text = (tmp_path / "set.csv").read_text(encoding="utf-8")
+    (tmp_path / "set.csv").write_text(text.replace(",30,", f",{width},"), encoding="utf-8")
+    with pytest.raises(UserError, match="line 2: width"):
+        manifest.read(tmp_path / "set.csv")
+
+
+@pytest.mark.parametrize("path", ["../2.png", "/etc/passwd", "a/../../b.png", "C:\\b.png", "C:/b.png", "a\x1b[31m.png"])
+@pytest.mark.parametrize("cell", ["image", "fov", "target"])
+def test_paths_that_leave_the_folder_of_the_set_are_refused(tmp_path, path, cell):
+    changed = {"image": {"image": path}, "fov": {"fov": path}, "target": {"targets": {"vessels": path}}}[cell]
+    manifest.write([row(**changed)], tmp_path / "set.csv")
+    with pytest.raises(UserError, match=r"line 2: .*(not a plain relative POSIX path|no words of a table)"):
+        manifest.read(tmp_path / "set.csv")
+
+
+def test_cells_that_break_readers_are_told_with_their_line(tmp_path):
+    manifest.write([row()], tmp_path / "set.csv")
+    text = (tmp_path / "set.csv").read_text(encoding="utf-8")
+    for changed in (text.replace("left", "x" * 200_000), text.replace("left", "a\0b"), text.replace("cd", "xyz")):
+        (tmp_path / "set.csv").write_text(changed, encoding="utf-8")
+        with pytest.raises(UserError, match="line 2"):
+            manifest.read(tmp_path / "set.csv")
+    (tmp_path / "set.csv").write_text(text.replace("id,", "id,id,", 1).replace("\n1,", "\n1,1,", 1), encoding="utf-8")
+    with pytest.raises(UserError, match="each once"):
+        manifest.read(tmp_path / "set.csv")
+
+
+def test_a_manifest_that_a_spreadsheet_saved_is_read(tmp_path):
+    manifest.write([row()], tmp_path / "set.csv")
+    text = (tmp_path / "set.csv").read_text(encoding="utf-8")
+    (tmp_path / "set.csv").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert manifest.read(tmp_path / "set.csv") == [row()]
+
+
+def test_ids_of_any_digits_can_be_sorted():
+    names = ["im²", "im10", "im2", "im" + "9" * 5000, "im٣"]
+    assert sorted(names, key=manifest.natural_key)[:2] == ["im2", "im10"]

@@ -430,3 +430,24 @@ def test_the_published_page_is_made_of_the_published_records():
     written = study.read_text(encoding="utf-8") if study.exists() else ""
     made = page(read_all(folder), introduction=introduction, worse=worse, study=written)
     assert (root / "RESULTS.md").read_text(encoding="utf-8") == made
+
+
+def test_a_page_or_table_of_others_stays_as_it_is(tmp_path):
+    mine, theirs, worse = tmp_path / "mine", tmp_path / "theirs", tmp_path / "worse"
+    put(mine, record("one"))
+    put(theirs, record("two"))
+    (page, *_) = results.write(mine, worse=worse)
+    assert page == mine / "RESULTS.md"
+    put(mine, record("another", shift=0.01))
+    assert results.write(mine, worse=worse)[0] == page  # of these records, more of them now
+    results.write(theirs, worse=worse)
+    kept = page.read_bytes()
+    with pytest.raises(UserError, match=r"mine/RESULTS\.md: already there.*--overwrite"):
+        results.write(theirs, page, worse=worse)
+    assert page.read_bytes() == kept
+    for name in ("RESULTS.md", "results.csv", "results.json"):
+        (theirs / name).write_text("my notes")
+        with pytest.raises(UserError, match="already there"):
+            results.write(theirs, worse=worse)
+        assert (theirs / name).read_text() == "my notes"
+        results.write(theirs, worse=worse, overwrite=True)

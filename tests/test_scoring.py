@@ -124,9 +124,10 @@ def test_variants_are_those_scored_one_by_one_and_look_once(tiny_run, drawn_driv
     looked, done = [], []
     predict = Segmenter.predict
 
-    def counted(self, source, fov=None):
+    def counted(self, source, fov=None, *, judge=True):
+        assert not judge  # nobody reads doubts while scores are taken
         looked.append(self.flips)
-        return predict(self, source, fov)
+        return predict(self, source, fov, judge=judge)
 
     monkeypatch.setattr(Segmenter, "predict", counted)
     found = scoring.variants(tiny_run, "drive", drawn_drive, device="cpu", progress=lambda *step: done.append(step))

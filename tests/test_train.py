@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -423,7 +424,7 @@ def test_a_finished_run_is_not_resumed(tiny_config, tiny_run, drawn_drive):
 
 def test_a_run_is_trained_by_one_process_at_a_time(tiny_config, drawn_drive, tmp_path):
     (tmp_path / "run").mkdir()
-    with FileLock(tmp_path / "run" / loop.LOCK), pytest.raises(UserError, match="another process"):
+    with FileLock(tmp_path / "run" / checkpoint.LOCK), pytest.raises(UserError, match="another process"):
         train.fit(load_config(tiny_config), tmp_path / "run", drawn_drive, device="cpu")
     train.fit(load_config(tiny_config), tmp_path / "run", drawn_drive, device="cpu")
 
@@ -546,3 +547,104 @@ def test_early_stopping_keeps_the_best_weights_and_survives_an_interruption(
     for key, value in _weights(tmp_path / "run").items():
         torch.testing.assert_close(value, seen[4][key], rtol=0, atol=0)
     assert any(not torch.equal(seen[4][key], seen[8][key]) for key in seen[8])
+
+
+def test_a_full_disk_is_told_with_what_is_kept(tiny_config, drawn_drive, tmp_path, monkeypatch):
+    saved, whole = [], torch.save
+
+    def fills_up(state, path):
+        if saved:
+            Path(path).write_bytes(b"half")
+            raise RuntimeError("unexpected pos 64 vs 0")  # as PyTorch's writer says
+        saved.append(whole(state, path))
+
+    monkeypatch.setattr(checkpoint.torch, "save", fills_up)
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match=r"disk is full.*kept up to step 4.*--resume"):
+        train.fit(load_config(tiny_config), run, drawn_drive, device="cpu")
+    monkeypatch.undo()
+    assert not [path for path in run.iterdir() if ".part" in path.name]
+    card = train.fit(load_config(tiny_config), run, drawn_drive, device="cpu", resume=True)
+    assert card.training["steps"] == 6
+
+
+def test_of_two_trainings_begun_at_once_one_finds_the_other(tiny_config, tiny_run, drawn_drive, tmp_path, monkeypatch):
+    run, prepare = tmp_path / "run", train._Segmentation.prepare
+
+    def prepares_slowly(task, say, *, fresh):
+        shutil.copytree(tiny_run, run)  # while it reads, another training begins and ends in the folder
+        prepare(task, say, fresh=fresh)
+
+    monkeypatch.setattr(train._Segmentation, "prepare", prepares_slowly)
+    with pytest.raises(UserError, match="already holds a run"):
+        train.fit(load_config(tiny_config, ["seed=5"]), run, drawn_drive, device="cpu")
+    for path in tiny_run.iterdir():
+        if path.is_file():
+            assert (run / path.name).read_bytes() == path.read_bytes()
+
+
+def test_what_a_killed_training_left_is_removed(tiny_config, drawn_drive, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / checkpoint.LOCK).touch()
+    left = run / f".retina_seg-{'a' * 16}.part.pt"
+    left.write_bytes(b"half")
+    train.fit(load_config(tiny_config), run, drawn_drive, device="cpu")
+    assert not left.exists()
+
+
+def test_labels_that_differ_from_the_release_are_told_at_once_and_on_the_card(tiny_config, drawn_drive, tmp_path):
+    said = []
+    card = train.fit(
+        load_config(tiny_config), tmp_path / "run", drawn_drive, device="cpu", progress=lambda p: said.append(p)
+    )
+    (warning,) = [(now.step, now.warning) for now in said if now.warning]
+    assert warning[0] == 0
+    assert warning[1].startswith("files differ from the release in the manifest: drive:")
+    assert {one.split()[0] for one in card.training["differing"]} >= set(card.training["images"])
+    assert {one.split()[1] for one in card.training["differing"]} >= {"image", "vessels"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("training.batch_size=65536", "this computer has"),
+        ("model.arguments.features=[4096,4096,4096,4096,4096,4096]", "of weights"),
+    ],
+)
+def test_a_training_that_no_memory_can_hold_is_refused_before_it_takes_any(
+    tiny_config, tmp_path, monkeypatch, change, words
+):
+    monkeypatch.setattr(loop.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**21}.__getitem__)  # 8 GB
+    sizes = ["training.patch_size=512"]
+    with pytest.raises(UserError, match=words):
+        train.fit(load_config(tiny_config, [change, *sizes]), tmp_path / "run", tmp_path, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+HARMED = {
+    "weights": lambda state: state["net"].update({next(iter(state["net"])): torch.zeros(2)}),
+    "moments": lambda state: next(iter(state["optimiser"]["state"].values())).update(exp_avg=torch.zeros(3)),
+    "no moments": lambda state: next(iter(state["optimiser"]["state"].values())).pop("exp_avg"),
+    "no optimiser": lambda state: state["optimiser"].clear(),
+    "average": lambda state: state["averaged"].update(n_averaged=torch.tensor(-10)),
+    "chance": lambda state: state.update(random=torch.zeros(3)),
+    "step": lambda state: state.update(step=7),
+}
+
+
+@pytest.mark.parametrize("kind", HARMED)
+def test_a_state_that_fits_no_network_is_a_sentence(tiny_config, drawn_drive, tmp_path, kind):
+    run = tmp_path / "run"
+
+    def stop(now):
+        if now.step > 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        train.fit(load_config(tiny_config), run, drawn_drive, device="cpu", progress=stop)
+    state = torch.load(run / checkpoint.STATE, weights_only=True)
+    HARMED[kind](state)
+    torch.save(state, run / checkpoint.STATE)
+    with pytest.raises(UserError, match=r"state\.pt does not fit the configuration beside it"):
+        train.fit(load_config(tiny_config), run, drawn_drive, device="cpu", resume=True)

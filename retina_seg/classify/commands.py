@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from retina_seg import arguments, markdown, terminal
-from retina_seg.arguments import Changes, Device, Resumed, RunFolder
+from retina_seg.arguments import Changes, Device, Overwrite, Resumed, RunFolder
 from retina_seg.errors import UserError
 
 if TYPE_CHECKING:
     from retina_seg.classify.evaluation import ClassReport
+    from retina_seg.loop import Progress
 
 app = typer.Typer(
     help="Train, score and use classifiers: digits, vessel pixels, grades of retinopathy. Research use only.",
@@ -23,7 +24,7 @@ DataRoot = Annotated[
     Path,
     typer.Option("--data-root", envvar="RETINA_SEG_DATA", help="Folder that holds DRIVE/, IDRiD/, perhaps MNIST/."),
 ]
-STUDIES = Path("configs/classify/results")
+STUDIES = Path("runs/studies/records")
 Model = Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="Packaged classifier or run folder.")]
 
 
@@ -108,12 +109,18 @@ def train_folds(
     loaded = settings.load_config(config, changes or ())
     run = out or Path("runs") / loaded.name
     with terminal.resumable(), terminal.bar("steps", loaded.training.steps) as advance:
+
+        def told(fold: int, now: "Progress") -> None:
+            if now.warning:
+                terminal.note(now.warning)
+            advance(now.step, f"fold {fold}: {now.describe()}")
+
         card = joining.fit_folds(
             loaded,
             run,
             data_root,
             device=device,
-            progress=lambda fold, p: advance(p.step, f"fold {fold}: {p.describe()}"),
+            progress=told,
         )
     terminal.files([run / checkpoint.WEIGHTS, run / checkpoint.CARD])
     text = f"{card.parameters:,} parameters; temperatures from {card.temperature_source}"
@@ -131,6 +138,7 @@ def evaluate(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the whole report here.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for confusion, ROC and reliability as pictures.")] = None,
+    overwrite: Overwrite = False,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
 ) -> None:
@@ -138,14 +146,16 @@ def evaluate(
 
     Example: `retina-seg classify evaluate dr-grade --data-root data --by dme_risk`
     """
-    from retina_seg import io
+    from retina_seg import files
     from retina_seg.classify import drawing, evaluation, inference, pairs
 
     if against is not None:
         pairs.check_comparable(*((name, inference.card_of(name).task) for name in (model, against)))
+    if json is not None:
+        files.check_replaceable([json], overwrite=overwrite, own=evaluation.is_report)
     for folder in (json.parent if json else None, out):
         if folder is not None:
-            io.make_folder(folder)
+            files.make_folder(folder)
     with terminal.working("answering"):
         scored = evaluation.evaluate(model, data_root, split=split, columns=by or (), device=device)
     show(scored, by or ())
@@ -156,9 +166,9 @@ def evaluate(
     else:
         terminal.files([kept] if kept else [])
     if out is not None:
-        terminal.files(drawing.draw_report(scored, out))
+        terminal.files(drawing.draw_report(scored, out, overwrite=overwrite))
     if json is not None:  # at once: the other one may fail
-        io.write_text(json, scored.to_json())
+        files.write_text(json, scored.to_json())
         terminal.files([json])
     if against is not None:
         with terminal.working("answering"):
@@ -169,7 +179,7 @@ def evaluate(
         for line in said:
             terminal.console.print(terminal.plain(line), soft_wrap=True, highlight=False)
         if json is not None:
-            io.write_text(json, replace(scored, comparison=said).to_json())
+            files.write_text(json, replace(scored, comparison=said).to_json())
 
 
 def show(scored: "ClassReport", columns: Sequence[str], *, name: str = "") -> None:
@@ -215,6 +225,7 @@ def predict(
     inputs: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images or folders of them.")],
     json: Annotated[Path | None, typer.Option(help="Write answers and probabilities here.")] = None,
     csv: Annotated[Path | None, typer.Option(help="The same as a table, a line for each image.")] = None,
+    overwrite: Overwrite = False,
     device: Device = "auto",
 ) -> None:
     """Answer the questions of a classifier about images; not where too much speaks against a photograph.
@@ -225,7 +236,7 @@ def predict(
 
     `retina-seg classify predict dr-grade clinic/ --csv grades.csv`
     """
-    from retina_seg import batch, io
+    from retina_seg import batch, files, io
     from retina_seg.classify import tasks
     from retina_seg.classify.answers import Answered
     from retina_seg.classify.inference import Classifier
@@ -235,19 +246,23 @@ def predict(
     if spec.prepare is None:
         instead = ": paint with it, by `retina-seg classify paint`" if spec.retinal else ""
         raise UserError(f"{model} answers {classifier.card.task}, which no single image can ask{instead}")
-    for path in (json, csv):
-        if path is not None:
-            io.make_folder(path.parent)
     answered = Answered(classifier)
+    for wanted, own in ((json, files.is_own), (csv, answered.is_own_csv)):
+        if wanted is not None:
+            files.check_replaceable([wanted], overwrite=overwrite, own=own)
+            files.make_folder(wanted.parent)
+    found = batch.survey(inputs)
+    for line in found.notes:
+        terminal.note(line)
     try:
-        for path, _stem in batch.plan(inputs):
+        for path, _stem in found.planned:
             for line in answered.add(path):
                 terminal.console.print(terminal.plain(line), soft_wrap=True, highlight=False)
     finally:  # also of a work that was stopped
         if json is not None:
-            io.write_json(json, answered.as_json())
+            files.write_bytes(json, io.sealed_json(answered.as_json()))
         if csv is not None:
-            io.write_text(csv, answered.as_csv())
+            files.write_text(csv, answered.as_csv())
         terminal.files([path for path in (json, csv) if path is not None])
     if spec.retinal:
         terminal.note("research use only: not a medical device, not for diagnosis")
@@ -264,6 +279,7 @@ def explain(
         int | None, typer.Option(help="Also the test images' patches that activate this map of a layer most.")
     ] = None,
     layer: Annotated[str | None, typer.Option(help="Of the unit; default the last with maps.")] = None,
+    overwrite: Overwrite = False,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
 ) -> None:
@@ -277,11 +293,11 @@ def explain(
     if layer is not None and unit is None:
         raise UserError("--layer says where --unit is looked for: give --unit, too")
     classifier = Classifier.from_pretrained(model, device)
-    paths = drawing.draw_explained(classifier, classifier.read(image), out)
-    terminal.files([*paths, *drawing.draw_learning(model, out)])
+    paths = drawing.draw_explained(classifier, classifier.read(image), out, overwrite=overwrite)
+    terminal.files([*paths, *drawing.draw_learning(model, out, overwrite=overwrite)])
     if unit is not None:
         with terminal.working("looking through the test images"):
-            path = drawing.draw_activating(classifier, data_root, out, unit, layer)
+            path = drawing.draw_activating(classifier, data_root, out, unit, layer, overwrite=overwrite)
         terminal.files([path])
 
 
@@ -298,6 +314,7 @@ def paint(
         float | None,
         typer.Option(min=0, max=1, help="Of named images; default: that of highest Dice on DRIVE's validation images."),
     ] = None,
+    overwrite: Overwrite = False,
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
 ) -> None:
@@ -309,44 +326,48 @@ def paint(
 
     `retina-seg classify paint runs/patch-cnn --out painted --data-root data`
     """
-    from retina_seg import batch, io
+    from retina_seg import batch, files, scores
     from retina_seg.classify import painting
 
     if images:
-        with terminal.counting("photographs") as advance:
-            written = painting.paint_files(
-                model,
-                batch.plan(images),
-                out,
-                data_root,
-                threshold=threshold,
-                device=device,
-                progress=advance,
-            )
-        terminal.files(written)
-        return
+        survey = batch.survey(images)
+        for line in survey.notes:
+            terminal.note(line)
+        painter = painting.PatchSegmenter.from_pretrained(model, data_root, threshold=threshold, device=device)
+        with terminal.bar("photographs", len(survey.planned)) as advance:
+
+            def done(outcome: batch.Outcome) -> None:
+                terminal.tell(outcome)
+                advance()
+
+            outcomes = batch.predict_files(painter, survey.planned, out, overwrite=overwrite, on_done=done)
+        terminal.files([file for outcome in outcomes for file in outcome.files])
+        raise typer.Exit(2 if any(outcome.error for outcome in outcomes) else 0)
     if threshold is not None:
         raise UserError("--threshold is of images that are named: the masks of a protocol have their own")
+    report_path = out / f"{protocol}.json"
+    files.check_replaceable([report_path], overwrite=overwrite, own=scores.is_report)
     with terminal.counting("photographs") as advance:
         scored, seconds = painting.score(
             model,
             protocol,
             data_root,
             save_to=out,
+            overwrite=overwrite,
             device=device,
             progress=advance,
         )
     terminal.report(scored)
     terminal.console.print(f"{seconds:.1f} seconds a photograph", highlight=False)
-    io.write_text(out / f"{protocol}.json", scored.to_json())
-    terminal.files([out / f"{protocol}.json"])
+    files.write_text(report_path, scored.to_json())
+    terminal.files([report_path])
 
 
-def write_studies() -> list[Path]:
-    """The page of all recorded studies; nothing is trained."""
+def write_studies(folder: Path, *, overwrite: bool = False) -> list[Path]:
+    """The page of all studies recorded in a folder, RESULTS.md beside it; nothing is trained."""
     from retina_seg.classify import comparisons
 
-    return comparisons.write(STUDIES, STUDIES.parent / "RESULTS.md")
+    return comparisons.write(folder, folder.parent / "RESULTS.md", overwrite=overwrite)
 
 
 @app.command()

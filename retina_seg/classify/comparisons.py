@@ -4,6 +4,7 @@ No formulas; pictures are drawn by figures.
 """
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.svm import SVC
 
-from retina_seg import checkpoint, evaluate, figures, io, markdown, phantom, report, scoring, zoo
+from retina_seg import checkpoint, evaluate, figures, files, io, markdown, phantom, report, results, scoring, zoo
 from retina_seg.classify import evaluation, inference, painting, tasks, training
 from retina_seg.classify.inference import Classifier, card_of
 from retina_seg.classify.studies import STUDIES, Arm, Study
@@ -23,6 +24,10 @@ from retina_seg.inference import Segmenter
 from retina_seg.scores import Report
 
 INTRODUCTION = "introduction.md"
+_BEGINNING = (
+    "# Classification: results\n\nWritten by `retina-seg results`: introduction.md, then the tables of the records."
+)
+_SHOWN = re.compile(r"!\[[^\]]*\]\(([^/)]+)/[^)]*\.png\)")
 _TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -56,6 +61,7 @@ def run(
     path = io.make_folder(folder) / f"{name}.json"
     rows = _read(path)["rows"] if path.is_file() else []
     picture = folder / f"{name}.png"
+    files.check_replaceable([picture], own=results.is_drawn)
     if study.painted and not picture.is_file():
         rows = []  # what is painted is in no record
     planned = study.runs()
@@ -75,7 +81,9 @@ def run(
         elif study.painted:
             found, shown[arm.name] = _painted(arm, (seed, fold), data_root, device)
         else:
-            found = _train(study, arm, (seed, fold), data_root, device, looked.setdefault(_body(arm), {}))
+            found = _train(
+                study, arm, (seed, fold), data_root, device, looked.setdefault(_body(arm), training.Looked())
+            )
         rows.append({"arm": arm.name, "seed": seed, "fold": fold, **found, "identity": identity})
         rows.sort(key=lambda row: wanted.index(row["identity"]))
         io.write_json(path, {"study": name, "rows": rows})
@@ -149,7 +157,7 @@ def _segmented(arm: Arm, data_root: str | Path, device: str) -> tuple[dict[str, 
     """The same of a packaged model that segments."""
     segmenter = Segmenter.from_pretrained(arm.segmenter, device)
     drawing = phantom.draw(_EYE)
-    painted = segmenter.predict(drawing.image, drawing.fov).prob[0]
+    painted = segmenter.predict(drawing.image, drawing.fov, judge=False).prob[0]
     candidate, seconds = scoring.timed(scoring.candidate(segmenter))
     scored = evaluate.evaluate(candidate, _PAINTED, data_root)["vessels"]
     images = segmenter.card.training["images"]
@@ -191,26 +199,27 @@ def _svm(arm: Arm, seed: int, fold: int, data_root: str | Path) -> dict[str, Any
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = io.read_json(path)
         for row in found["rows"]:
             if missing := {"arm", "seed", "identity", "scores", "parameters", "examples", "seconds", "log"} - set(row):
                 raise KeyError(*missing)
         return {**found, "rows": list(found["rows"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no record of a study ({error}): remove it") from None
 
 
-def write(folder: Path, out: Path) -> list[Path]:
+def write(folder: Path, out: Path, *, overwrite: bool = False) -> list[Path]:
     """Make the page of the recorded studies, in the order of STUDIES, and their pictures; returns the paths.
 
-    `folder` may hold introduction.md, which the page begins with. UserError where a record is damaged.
+    `folder` may hold introduction.md, which the page begins with. UserError where a record is damaged, and where a file
+    is there that was not made so of these records, but for `overwrite`.
     """
+    pages = {folder / f"{name}.png" for name in STUDIES if (folder / f"{name}.json").is_file()}
+    files.check_replaceable(pages, overwrite=overwrite, own=results.is_drawn)
+    files.check_replaceable([out], overwrite=overwrite, own=lambda path: _is_page_of(folder, path))
     introduction = folder / INTRODUCTION
-    parts = [
-        "# Classification: results",
-        "Written by `retina-seg results`: introduction.md, then the tables of the records.",
-    ]
-    parts += [introduction.read_text(encoding="utf-8").strip()] if introduction.is_file() else []
+    parts = [_BEGINNING]
+    parts += [io.read_text(introduction).strip()] if introduction.is_file() else []
     parts += [_packaged(name) for name in inference.names()]
     pictures = []
     for name in STUDIES:
@@ -228,6 +237,15 @@ def write(folder: Path, out: Path) -> list[Path]:
             parts.append(f"![{study.title}]({folder.name}/{name}.png)")
     io.write_text(out, "\n\n".join(parts) + "\n")
     return [out, *pictures]
+
+
+def _is_page_of(folder: Path, page: Path) -> bool:
+    """Whether a page was made by `write` of the studies in a folder, whose name is that of its pictures."""
+    try:
+        text = io.read_text(page)
+    except UserError:
+        return False
+    return text.startswith(_BEGINNING) and set(_SHOWN.findall(text)) <= {folder.name}
 
 
 def _packaged(name: str) -> str:

@@ -4,7 +4,7 @@ No network; the tasks made of them are in tasks.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -54,12 +54,17 @@ class Patches:
 
 @dataclass(frozen=True)
 class Photographs:
-    """Whole photographs as `prepare` makes them, read anew each time."""
+    """Whole photographs as `prepare` makes them, read anew each time.
+
+    `differing` gets what is not the release's of those that are read: key -> "image" (`datasets.differing`).
+    """
 
     rows: Sequence[Row]
     data_root: Path
     side: int
     settings: Preprocess
+    differing: dict[str, Sequence[str]] = field(default_factory=dict)
+    _compared: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         """How many there are."""
@@ -67,7 +72,13 @@ class Photographs:
 
     def __getitem__(self, index: int) -> NDArray[np.float32]:
         """Read one."""
-        image = datasets.load(self.rows[index], self.data_root).image
+        row = self.rows[index]
+        sample = datasets.load(row, self.data_root)
+        if index not in self._compared:
+            self._compared.add(index)
+            if found := datasets.differing(row, datasets.hashes(sample), sample.image.shape[1::-1]):
+                self.differing[row.key] = found
+        image = sample.image
         return prepare(image, (self.settings.channels, self.side, self.side), self.settings)
 
 
@@ -78,11 +89,12 @@ def padded(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 
 
 def vessel_patches(
-    data_root: Path, size: int, settings: Preprocess, seed: int
+    data_root: Path, size: int, settings: Preprocess, seed: int, differing: dict[str, Sequence[str]] | None = None
 ) -> tuple[tuple[Head, ...], dict[str, Labelled]]:
     """Is the pixel in the middle of a patch on a vessel: as many patches of either kind from every photograph of DRIVE.
 
-    Photographs keep the side of the split they have by protocol `drive`.
+    Photographs keep the side of the split they have by protocol `drive`. `differing` gets what of each is not the
+    release's (`datasets.differing`).
     """
     parts = {}
     for number, split in enumerate(_SPLITS):
@@ -91,7 +103,10 @@ def vessel_patches(
         images: list[NDArray[np.float32]] = []
         places, labels = [], []
         for row in rows:
-            shown = load_photograph(row, data_root, ("vessels",), settings).for_patches()
+            photograph = load_photograph(row, data_root, ("vessels",), settings)
+            if photograph.differing and differing is not None:
+                differing[row.key] = photograph.differing
+            shown = photograph.for_patches()
             vessel = shown.target[0].astype(bool)
             kinds = [np.argwhere(shown.fov & where) for where in (~vessel, vessel)]
             count = min(_PIXELS[split] // 2, *map(len, kinds))
@@ -109,11 +124,18 @@ def vessel_patches(
     return (PIXEL,), parts
 
 
-def grades(data_root: Path, size: int, settings: Preprocess, fold: int) -> tuple[tuple[Head, ...], dict[str, Labelled]]:
+def grades(
+    data_root: Path,
+    size: int,
+    settings: Preprocess,
+    fold: int,
+    differing: dict[str, Sequence[str]] | None = None,
+) -> tuple[tuple[Head, ...], dict[str, Labelled]]:
     """Grade of diabetic retinopathy and risk of macular oedema of the photographs of IDRiD, official split.
 
     Photographs that the manifest knows to show an eye of a test photograph are not learnt from. `fold`, 1 to
-    GRADE_FOLDS, says which of the rest are for validation (`validation_block`).
+    GRADE_FOLDS, says which of the rest are for validation (`validation_block`). `differing` gets what of
+    the photographs is not the release's, when they are read.
     """
     heads = (GRADE, OEDEMA)
     tested = rows_of(["idrid-grade"], ["test"])
@@ -127,7 +149,7 @@ def grades(data_root: Path, size: int, settings: Preprocess, fold: int) -> tuple
         "val": [row for row in rest if row.key in watched],
         "test": tested,
     }
-    parts = {}
+    parts: dict[str, Labelled] = {}
     for split, rows in sides.items():
         for row in rows:
             datasets.existing(Path(data_root) / datasets.spec(row.dataset).folder, row.image)
@@ -135,7 +157,7 @@ def grades(data_root: Path, size: int, settings: Preprocess, fold: int) -> tuple
         columns = {head.name: tuple(row.labels[head.name] for row in rows) for head in heads}
         columns |= {"eye": tuple(eye_of(row) for row in rows)}
         subjects = tuple(f"{row.dataset}:{row.subject}" for row in rows)
-        images = Photographs(rows, Path(data_root), size, settings)
+        images = Photographs(rows, Path(data_root), size, settings, {} if differing is None else differing)
         parts[split] = Labelled(images, answers, tuple(row.key for row in rows), subjects, columns)
     return heads, parts
 

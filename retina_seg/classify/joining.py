@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from retina_seg import checkpoint, io, loop, zoo
+from retina_seg import checkpoint, loop, zoo
 from retina_seg.classify import evaluation, inference, tasks, training
 from retina_seg.classify.config import ClassifyConfig
 from retina_seg.classify.inference import Classifier, ClassifierCard, ClassifierModel
@@ -70,19 +70,20 @@ def fit_folds(
             made = inference.card_of(run).training
             if made.get("config") != runs[run].model_dump(mode="json") or not _is_of_today(made):
                 raise UserError(f"{run} was trained by another configuration or body: choose another --out")
-    looked: training.Looked = {}
-    for fold, (run, own) in enumerate(runs.items(), 1):
-        if not (run / checkpoint.CARD).exists():
-            training.fit(
-                own,
-                run,
-                data_root,
-                resume=(run / checkpoint.STATE).exists(),
-                device=device,
-                progress=partial(progress, fold) if progress else None,
-                looked=looked,
-            )
-    return join(list(runs), out, data_root, name=config.name, device=device, looked=looked)
+    looked = training.Looked()
+    with checkpoint.held(out):
+        for fold, (run, own) in enumerate(runs.items(), 1):
+            if not (run / checkpoint.CARD).exists():
+                training.fit(
+                    own,
+                    run,
+                    data_root,
+                    resume=(run / checkpoint.STATE).exists(),
+                    device=device,
+                    progress=partial(progress, fold) if progress else None,
+                    looked=looked,
+                )
+        return _write(*_joined(list(runs), out, data_root, name=config.name, device=device, looked=looked), out)
 
 
 def _is_of_today(made: Mapping[str, Any]) -> bool:
@@ -119,6 +120,21 @@ def join(
         For fewer than two runs, other models than `lesion_grader`, runs that differ in more than their heads, and a
         folder that already holds a run.
     """
+    net, card = _joined(runs, out, data_root, name=name, device=device, looked=looked)
+    with checkpoint.held(out):
+        return _write(net, card, out)
+
+
+def _joined(
+    runs: Sequence[str | Path],
+    out: Path,
+    data_root: str | Path,
+    *,
+    name: str,
+    device: str,
+    looked: training.Looked | None,
+) -> tuple[nn.Module, ClassifierCard]:
+    """The network and card that `join` writes."""
     device = choose_device(device)
     if len(runs) < 2:
         raise UserError(f"a joined classifier needs two runs or more, got {len(runs)}")
@@ -126,7 +142,7 @@ def join(
     members = [Classifier.from_pretrained(run, device) for run in runs]
     first = members[0]
     _check(runs, members)
-    said, truth = _held_out(members, data_root, {} if looked is None else looked)
+    said, truth = _held_out(members, data_root, training.Looked() if looked is None else looked)
     heads = first.card.questions()
     temperatures = {
         head.name: round(training.temperature(one, first.card.outputs, truth[:, number]), 3)
@@ -154,8 +170,12 @@ def join(
     for number, member in enumerate(members):
         net.get_submodule(f"head.readers.{number}").load_state_dict(member.net.get_submodule("head").state_dict())
     card = card.model_copy(update={"parameters": count_parameters(net)})
-    io.make_folder(out)
-    return checkpoint.save_model(net.eval(), card, out / checkpoint.WEIGHTS, out / checkpoint.CARD)
+    return net.eval(), card
+
+
+def _write(net: nn.Module, card: ClassifierCard, out: Path) -> ClassifierCard:
+    checkpoint.check_free(out)  # another process may have been quicker
+    return checkpoint.save_model(net, card, out / checkpoint.WEIGHTS, out / checkpoint.CARD)
 
 
 def _check(runs: Sequence[str | Path], members: Sequence[Classifier]) -> None:
@@ -208,6 +228,8 @@ def _training(cards: Sequence[ClassifierCard], name: str) -> dict[str, Any]:
     joined: dict[str, Any] = {kind: first[kind] for kind in kept if kind in first}
     if "config" in first and name:
         joined["config"] = {**first["config"], "name": name}
+    differing = [one for card in cards for one in card.training.get("differing", ())]
+    joined |= {"differing": list(dict.fromkeys(differing))} if differing else {}
     for kind in ("images", "watched_images"):
         joined[kind] = list(dict.fromkeys(key for card in cards for key in card.training.get(kind, ())))
     joined["members"] = [{"name": card.name, "weights_sha256": card.weights_sha256} for card in cards]

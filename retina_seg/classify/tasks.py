@@ -26,16 +26,21 @@ from retina_seg.preprocess import Preprocess
 
 DIGITS = tuple("0123456789")
 _FOLDS = 5
+_MOST_BYTES = 2**30  # of an idx file, unpacked; MNIST's largest has 47 million
 
 
 @dataclass(frozen=True)
 class LearningSet:
-    """A task with its data: the questions, and labelled examples to learn from, to watch and to be scored on."""
+    """A task with its data: the questions, and labelled examples to learn from, to watch and to be scored on.
+
+    `differing` gets the photographs that are read and are not the release's: key -> what of each.
+    """
 
     heads: tuple[Head, ...]
     train: Labelled
     val: Labelled
     test: Labelled
+    differing: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def part(self, name: str) -> Labelled:
         """train, val or test."""
@@ -169,9 +174,12 @@ def _idx(folder: Path, name: str) -> NDArray[np.uint8]:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             try:
-                content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+                with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+                    content = stream.read(_MOST_BYTES + 1)
             except (OSError, EOFError, zlib.error) as error:
                 raise UserError(f"{path} cannot be unpacked ({error}): get it again") from None
+            if len(content) > _MOST_BYTES:
+                raise UserError(f"{path} holds more than {_MOST_BYTES:,} bytes: it is not of a set like MNIST")
             dimensions = content[3] if content[:3] == b"\x00\x00\x08" and len(content) > 3 else 0
             start = 4 + 4 * dimensions
             shape = np.frombuffer(content[4:start].ljust(start - 4, b"\xff"), ">u4").astype(int)
@@ -239,17 +247,17 @@ def _petals(wanted: Wanted) -> LearningSet:
 def _vessel_patches(wanted: Wanted) -> LearningSet:
     """Vessel or background in the middle of a patch, places drawn by the seed."""
     size = wanted.size or TASKS["vessel-patches"].size
-    return _split(*fundus.vessel_patches(wanted.data_root, size, wanted.preprocess, wanted.seed))
+    differing: dict[str, Sequence[str]] = {}
+    heads, parts = fundus.vessel_patches(wanted.data_root, size, wanted.preprocess, wanted.seed, differing)
+    return LearningSet(heads, parts["train"], parts["val"], parts["test"], differing)
 
 
 def _grades(wanted: Wanted) -> LearningSet:
     """Grades of whole photographs; the fold says which of them are watched."""
     size = wanted.size or TASKS["idrid-grade"].size
-    return _split(*fundus.grades(wanted.data_root, size, wanted.preprocess, wanted.fold))
-
-
-def _split(heads: tuple[Head, ...], parts: Mapping[str, Labelled]) -> LearningSet:
-    return LearningSet(heads, parts["train"], parts["val"], parts["test"])
+    differing: dict[str, Sequence[str]] = {}
+    heads, parts = fundus.grades(wanted.data_root, size, wanted.preprocess, wanted.fold, differing)
+    return LearningSet(heads, parts["train"], parts["val"], parts["test"], differing)
 
 
 def _prepare_digit(image: NDArray[np.uint8], shape: Sequence[int], _settings: Preprocess) -> NDArray[np.float32]:

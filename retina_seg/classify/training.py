@@ -31,13 +31,21 @@ from retina_seg.preprocess import Preprocess
 
 _VALUES_AT_ONCE = 4_000_000  # of the images that a network looks at together, 16 MB
 _MOST_AT_ONCE = 256
+_HELD = 2  # an example is held so often at one moment, at least
 _FEWEST_WATCHED = 10
 _OF_FEATURES = ("none", "flips")
 _LARGEST_LOG_TEMPERATURE = math.log(20)
 
 
-Looked = dict[str, NDArray[np.float32]]
-"""Key of an example -> what one frozen body makes of it, prepared in one size and way."""
+class Looked(dict[str, NDArray[np.float32]]):
+    """Key of an example -> what one frozen body makes of it, prepared in one size and way.
+
+    `differing` : key of a photograph that was read -> what of it is not the release's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.differing: dict[str, Sequence[str]] = {}
 
 
 def fit(
@@ -173,7 +181,7 @@ class _Classification:
         looked: Looked | None = None,
     ) -> None:
         self.config, self._device = config, choose_device(device)
-        self._looked = {} if looked is None else looked
+        self._looked = Looked() if looked is None else looked
         self._loss = get_loss(config.training.loss)
         self.kind = OUTPUTS[config.training.loss]
         data = config.data
@@ -191,7 +199,6 @@ class _Classification:
             raise UserError(f"training.class_weights: {', '.join(bad)} is a number and has no classes; leave it out")
         self.examples = ",".join((*self._data.train.keys, *self._data.val.keys))
         self.shape = tuple(self._data.train.images[0].shape)
-        torch.manual_seed(config.seed)
         self._card = ClassifierCard(
             name=config.name,
             parameters=0,
@@ -201,6 +208,9 @@ class _Classification:
             model=ClassifierModel(name=config.model.name, in_shape=self.shape, arguments=config.model.arguments),
             preprocess=config.preprocess,
         )
+        values = _HELD * math.prod(self.shape)
+        loop.check_memory(lambda: inference.build(self._card), dict.fromkeys(config.training.plan(), values))
+        torch.manual_seed(config.seed)
         self.net: nn.Module = inference.build(self._card, pretrained=pretrained and not config.training.start)
         self._parameters = count_parameters(self.net)
         self._owed = [_start(self.net, config.training.start)] if config.training.start else []
@@ -241,12 +251,25 @@ class _Classification:
             self._fit, self._monitor = (
                 self.net.features(one, self._device, self._looked) for one in (self._fit, self._monitor)
             )
+            self._looked.differing.update(self._data.differing)
+        elif self.config.training.workers and tasks.find(data.task).retinal:
+            say("comparing the photographs with the release")  # what other processes read is not known here
+            for part in (self._fit, self._monitor):
+                for number in range(len(part)):
+                    _ = part.images[number]
         self._weights = [
             _class_weights(_answers(self._fit, number), len(head.classes))
             if self.config.training.class_weights and head.classes
             else None
             for number, head in enumerate(self.heads)
         ]
+
+    @property
+    def differing(self) -> list[str]:
+        """See `loop.Task`; photographs that a body learns from are read during the training only."""
+        used = {key.partition("@")[0] for part in (self._fit, self._monitor) for key in part.keys}
+        found = {**self._looked.differing, **self._data.differing}
+        return [f"{key} {name}" for key, names in sorted(found.items()) if key in used for name in names]
 
     def dataset(self, number: int, stage: ClassifyTraining, length: int) -> Stream:
         """The examples in the order in which they are seen."""
