@@ -47,6 +47,7 @@ _WAIST = 1.15  # radius of the smaller of two photographs, in those of the circl
 _SEAM_STEP, _SEAM = 8, 0.6  # grey levels over two pixels; part of a line through the field that has such a step
 
 _FILLS_BOX, _FILLS_CIRCLE = 0.96, 0.94  # a field of view: part of its box, agreement with a circle
+_NO_CIRCLE = 0.9  # of its box: a circle that is cut above and below fills .87
 _LEAST_SIDE = 16
 _NEARLY_ALL = 0.85  # of the picture
 _LESS_RED = 0.12  # share of red in the corners of a surround, less than in the middle
@@ -364,7 +365,9 @@ def measure(image: Picture, fov: Bools) -> Framing:
     margins = surround(small)
     clean = np.where((labels | margins)[..., None], np.uint8(0), small)
     covered = (labels | black_boxes(clean, whole)) & whole
-    several = bool(apart(inside | covered).max() > 1) or seam(small, _shrunk(inside & ~labels & ~covered, 3))
+    several = bool(apart(inside | covered).max() > 1)
+    if not several and _box_share(whole) > _NO_CIRCLE:  # in a round field lines are those of choroidal vessels
+        several = seam(small, _shrunk(inside & ~labels & ~covered, 3))
     if np.count_nonzero(inside) > _NEARLY_ALL * inside.size:
         unsure = _bright_corners(small) and _other_corners(small)
     else:
@@ -384,10 +387,19 @@ def _hull(flags: Bools) -> Bools:
     return canvas > 0
 
 
+def _in_box(flags: Bools) -> Bools:
+    ys, xs = np.flatnonzero(flags.any(axis=1)), np.flatnonzero(flags.any(axis=0))
+    return flags[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+
+
+def _box_share(whole: Bools) -> float:
+    """How much of its box a field of view, bool (h, w), fills."""
+    return float(_in_box(whole).mean())
+
+
 def _well_formed(whole: Bools) -> bool:
     """Whether a convex field, bool (h, w), fills its box or a circle that the box may cut."""
-    ys, xs = np.flatnonzero(whole.any(axis=1)), np.flatnonzero(whole.any(axis=0))
-    part = whole[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+    part = _in_box(whole)
     if part.mean() > _FILLS_BOX:
         return True
     height, width = part.shape
