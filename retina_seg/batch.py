@@ -4,6 +4,7 @@ The segmenting of one photograph is in inference, what files may be replaced in 
 """
 
 import csv
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -74,7 +75,7 @@ def survey(inputs: Sequence[str | Path]) -> Survey:
     UserError
         If there is no photograph in any of them.
     """
-    named = {Path(given).absolute() for given in inputs}
+    named = {Path(given).absolute() for given in inputs if not files.is_folder(given)}
     listing = io.list_images(inputs)
     sources = [path for path in listing.images if path.absolute() in named or not files.is_result(path)]
     left_out = dict(listing.left_out)
@@ -85,7 +86,7 @@ def survey(inputs: Sequence[str | Path]) -> Survey:
     notes = [f"left out of the folders, as no photographs that can be read: {io.told(left_out)}"] if left_out else []
     if listing.unsearched:
         notes.append(f"not searched: {listing.unsearched} folders inside the folders; name them to segment them, too")
-    empty = [str(given) for given in inputs if Path(given).is_dir() and not _below(Path(given), listing.images)]
+    empty = [str(given) for given in inputs if files.is_folder(given) and not _below(Path(given), listing.images)]
     if empty:
         notes.append(f"without a photograph: {', '.join(empty)}")
     return Survey(list(zip(sources, io.output_stems(sources), strict=True)), tuple(notes))
@@ -116,7 +117,8 @@ def predict_files(
     Outcome and changes no file.
 
     Results of the same photograph, unchanged since, are replaced. Where a stem belongs to another photograph, as of an
-    earlier run on another folder, the folders above are put before it, and the Outcome says so.
+    earlier run on another folder, the folders above are put before it; where it belongs to another picture that lay in
+    the same place, that one's result moves into a folder earlier-1, earlier-2, ... The Outcome says so.
 
     Parameters
     ----------
@@ -136,7 +138,9 @@ def predict_files(
             _earlier(out / EXTENTS)
         places = _Places(out, segmenter.targets, what, overwrite)
         stems = [places.take(source, stem) for source, stem in planned]
-        files.check_replaceable((out / name for stem in stems for name in places.names(stem)), overwrite=overwrite)
+        results = [out / name for stem in stems for name in places.names(stem)]
+        _check_inputs_stay([source for source, _ in planned], results)
+        files.check_replaceable(results, overwrite=overwrite)
     finder = extents.disc_finder(segmenter.targets, segmenter.device)
 
     def segmented(source: Path, wanted: str, stem: str) -> Outcome:
@@ -145,7 +149,11 @@ def predict_files(
         found = extents.measure(prediction, unit)
         with files.locked(out):
             stem = places.take(source, stem)  # another process may have been here meanwhile
+            if measured:
+                _earlier(out / EXTENTS)  # where nothing can be added nothing is written
             notes = places.notes(wanted, stem, prediction.provenance)
+            if not overwrite:
+                notes += places.set_aside(stem, prediction.provenance, measured)
             saved = extents.recorded(prediction, found, unit).save(out, stem, what=what, overwrite=overwrite)
             if measured:
                 _add_lines(out / EXTENTS, extents.lines(stem, measured, found))
@@ -200,6 +208,8 @@ class _Places:
     def _is_free(self, source: Path, stem: str) -> bool:
         """Whether nothing there is of another photograph; what is no result of the program is refused elsewhere."""
         record = self.out / f"{stem}.json"
+        if files.is_file(record) and not files.is_own(record):
+            return True  # the user's: nothing is done at all
         if files.is_own(record):
             same, error = attempt(partial(is_of, record, source))
             return bool(same or error)  # a file that cannot be read now cannot be segmented either
@@ -209,17 +219,45 @@ class _Places:
         """What is to be said of the results that are about to be written, whose provenance is given."""
         said = []
         if stem != wanted:
-            said.append(f"{self.out / wanted} is the result of another photograph, which stays: this one is {stem}")
-        record = self.out / f"{stem}.json"
-        earlier = files.read_json(record) if files.is_own(record) else {}
-        if earlier and earlier.get("photograph", {}).get("pixels_sha256") != provenance["photograph"]["pixels_sha256"]:
-            said.append(f"{record} was of another picture: its result is replaced")
+            said.append(
+                f"{self.out / wanted} is the result of another photograph, or there is no record of which, and stays: "
+                f"this one is {stem}"
+            )
+        earlier = self._record(stem)
         if earlier.get("model", provenance["model"]) != provenance["model"]:
             said.append(f"the result of {earlier['model']} is replaced: give each model a folder to keep both")
         listed = set(map(str, earlier.get("files", ()))) - set(self.names(stem))
         if stay := sorted(name for name in listed if files.is_own(self.out / Path(name).name)):
             said.append(f"of an earlier run, not of this one: {', '.join(stay)}")
         return tuple(said)
+
+    def _record(self, stem: str) -> dict[str, Any]:
+        record = self.out / f"{stem}.json"
+        found = files.read_json(record) if files.is_own(record) else {}
+        return found if isinstance(found, dict) else {}
+
+    def set_aside(self, stem: str, provenance: Mapping[str, Any], measured: Sequence[str]) -> tuple[str, ...]:
+        """Move the result of a picture that lay where this one lies now into a folder of its own, and say so."""
+        earlier = self._record(stem)
+        known = earlier.get("photograph", {}).get("pixels_sha256")
+        if not earlier or known == provenance["photograph"]["pixels_sha256"]:
+            return ()
+        aside = next(path for number in count(1) if not (path := self.out / f"earlier-{number}").exists())
+        files.make_folder(aside)
+        if measured and (lines := [one for key, one in _earlier(self.out / EXTENTS).items() if key[0] == stem]):
+            _add_lines(aside / EXTENTS, lines)
+        names = [Path(str(name)).name for name in earlier.get("files", ())]
+        for path in [self.out / name for name in names]:
+            if files.is_own(path):
+                path.rename(aside / path.name)
+        return (f"{self.out / stem} was the result of another picture in the same place, and now lies in {aside}",)
+
+
+def _check_inputs_stay(sources: Sequence[Path], results: Sequence[Path]) -> None:
+    """UserError where a result would be written in the place of a photograph of the same run."""
+    inputs = {os.path.realpath(source) for source in sources}
+    if taken := [path for path in results if os.path.realpath(path) in inputs]:
+        raise UserError(f"{taken[0]} is one of the photographs: choose another --out for the results")
 
 
 def _earlier(path: Path) -> dict[tuple[str, str], dict[str, Any]]:

@@ -245,13 +245,13 @@ def evaluate(
 
     `retina-seg evaluate vessels-drive --protocol cross-chase --data-root data --against vessels-stare --by eye`
     """
-    from retina_seg import files, protocols, scores, scoring
+    from retina_seg import files, protocols, scoring
 
     if json is not None:
+        files.prepare(json, overwrite=overwrite)
         targets = protocols.find(protocol).targets
-        paths = [json, *(json.with_stem(f"{json.stem}-{target}") for target in targets)]
-        files.check_replaceable(paths, overwrite=overwrite, own=scores.is_report)
-        files.make_folder(json.parent)
+        several = [json.with_stem(f"{json.stem}-{target}") for target in targets if len(targets) > 1]
+        files.check_replaceable(several, overwrite=overwrite)
 
     def score(name: str, save_to: Path | None) -> "dict[str, Report]":
         with terminal.counting("photographs") as advance:
@@ -263,6 +263,7 @@ def evaluate(
                 flips=flips,
                 clean=postprocess,
                 save_to=save_to,
+                overwrite=overwrite,
                 progress=advance,
             )
 
@@ -277,10 +278,9 @@ def evaluate(
         scoring.check_comparable(model, against, protocol)
     reports = score(model, save_predictions)
     for target, report in reports.items():
-        show(report)
         if json is not None:
             path = json if len(reports) == 1 else json.with_stem(f"{json.stem}-{target}")
-            files.write_text(path, report.to_json())
+            files.write_bytes(path, files.sealed_json(report.to_json()))
             terminal.files([path])
         try:
             kept = scoring.keep(report, model)
@@ -288,6 +288,7 @@ def evaluate(
             terminal.note(str(error))
         else:
             terminal.files([kept] if kept else [])
+        show(report)
     if against is None:
         return
     for target, other in score(against, None).items():
@@ -543,7 +544,7 @@ def data_scan(
     from retina_seg import audit, files, manifest
 
     path = out or Path(f"{dataset}.csv")
-    files.check_replaceable([path], overwrite=overwrite, own=lambda _: False)  # splits may have been edited there
+    files.prepare(path, overwrite=overwrite, own=lambda _: False)  # splits may have been edited there
     with terminal.bar("photographs", None) as advance:
         rows = audit.scan(dataset, data_root, progress=lambda done, all_, text: advance(done, text, total=all_))
     manifest.write(rows, path)
@@ -602,7 +603,7 @@ def models_show(
 
     card = inference.card_of(name) if inference.is_classifier(name) else zoo.card(name)
     shown = json.loads(card.model_dump_json())
-    terminal.console.print_json(data=shown if whole else terminal.shortened(shown))
+    terminal.console.print_json(data=terminal.unmasked(shown if whole else terminal.shortened(shown)))
 
 
 @models.command("verify")

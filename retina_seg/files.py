@@ -58,11 +58,18 @@ def sealed(content: bytes) -> bytes:
     return _filled(content, place, hashlib.sha256(_filled(content, place, _BLANK)).hexdigest())
 
 
+def sealed_json(text: str) -> bytes:
+    """The JSON text of an object as UTF-8, with a seal as its first key."""
+    before, _, rest = text.partition("{")
+    comma = "" if rest.lstrip().startswith("}") else ","
+    return sealed(f'{before}{{\n  "seal": "{blank_seal()}"{comma}{rest}'.encode())
+
+
 def is_own(path: StrPath) -> bool:
     """Whether a file was written by this program and not changed since: its seal fits all the rest of it."""
     path = Path(path)
     try:
-        content = path.read_bytes() if _is_file(path) and path.stat().st_size <= _MOST_SEALED else b""
+        content = path.read_bytes() if is_file(path) and path.stat().st_size <= _MOST_SEALED else b""
     except OSError:
         return False
     place = _SEAL.search(content, 0, _HEAD)
@@ -74,7 +81,7 @@ def is_own(path: StrPath) -> bool:
 def is_result(path: StrPath) -> bool:
     """Whether a file carries the seal of a result, changed since or not: then it is no photograph."""
     path = Path(path)
-    if not _is_file(path):
+    if not is_file(path):
         return False
     try:
         with path.open("rb") as stream:
@@ -116,9 +123,9 @@ def check_replaceable(
     """
     foreign = []
     for path in map(Path, paths):
-        if _mode(path) == stat.S_IFDIR:
+        if is_folder(path):
             raise UserError(f"{path} is a folder: a file is to be written there; choose another name or folder")
-        if _is_file(path) and not overwrite and not own(path):
+        if is_file(path) and not overwrite and not own(path):
             foreign.append(str(path))
     if foreign:
         more = f" and {len(foreign) - _LISTED} more" if len(foreign) > _LISTED else ""
@@ -126,6 +133,17 @@ def check_replaceable(
             f"{', '.join(foreign[:_LISTED])}{more}: already there, and not written by this program or changed since; "
             "move it away, choose another name or folder for the results, or replace it with --overwrite"
         )
+
+
+def prepare(path: StrPath, *, overwrite: bool = False, own: Callable[[Path], bool] = is_own) -> None:
+    """Make the folder of a file that will be written after long work; UserError where it could not be.
+
+    As `check_replaceable` raises, and where no file can be written in the folder.
+    """
+    path = Path(path)
+    check_replaceable([path], overwrite=overwrite, own=own)
+    if not _is_special(path):
+        check_writable(make_folder(path.parent))
 
 
 @contextmanager
@@ -173,7 +191,8 @@ def write_all(folder: StrPath, contents: Mapping[str, bytes]) -> list[Path]:
     """Write several files into a folder, all of them or none; the paths, in the order given.
 
     Everything is on the disk under other names before the first file is replaced, the last one first: a record that
-    comes last is there before what it lists. Where one cannot be replaced the others get their old content back.
+    comes last is there before what it lists. Where one cannot be replaced the others get their old content back. What
+    is no regular file is written to plainly.
 
     Raises
     ------
@@ -189,6 +208,9 @@ def write_all(folder: StrPath, contents: Mapping[str, bytes]) -> list[Path]:
     try:
         for name, content in contents.items():
             target = paths[name]
+            if _is_special(target):
+                _write_special(target, content)
+                continue
             parts[name] = _part(Path(os.path.realpath(target)) if target.is_symlink() else target)
             parts[name].write_bytes(content)
             _settle(parts[name])
@@ -244,8 +266,26 @@ def _mode(path: Path) -> int | None:
         return None
 
 
-def _is_file(path: Path) -> bool:
-    return _mode(path) == stat.S_IFREG
+def is_file(path: StrPath) -> bool:
+    """Whether there is a regular file; False as well for names that no file can have."""
+    return _mode(Path(path)) == stat.S_IFREG
+
+
+def is_folder(path: StrPath) -> bool:
+    """Whether there is a folder; False as well for names that no folder can have."""
+    return _mode(Path(path)) == stat.S_IFDIR
+
+
+def check_writable(folder: StrPath) -> None:
+    """UserError where no file can be written in a folder, which is said before any work."""
+    probe = _part(Path(folder) / "probe")
+    try:
+        probe.touch()
+    except OSError as error:
+        raise _unwritable(Path(folder), error) from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def _is_special(path: Path) -> bool:
@@ -261,10 +301,14 @@ def _for_special(path: Path) -> Iterator[Path]:
         temporary = Path(folder) / f"content{''.join(path.suffixes[-2:])}"
         yield temporary
         try:
-            with path.open("ab") as stream:
-                stream.write(temporary.read_bytes())
+            _write_special(path, temporary.read_bytes())
         except OSError as error:
             raise _unwritable(path, error) from error
+
+
+def _write_special(path: Path, content: bytes) -> None:
+    with path.open("ab") as stream:
+        stream.write(content)
 
 
 def remove_parts(folder: StrPath, *, older_than_s: float) -> None:

@@ -4,7 +4,6 @@ No metrics, no drawing; the only place where a network meets a photograph outsid
 """
 
 import hashlib
-import math
 import os
 import platform
 import time
@@ -85,6 +84,7 @@ class Prediction:
             raise UserError(f"{len(thresholds)} thresholds for the {len(self.targets)} targets {self.targets}")
         if not all(isinstance(value, Real) and 0 <= value <= 1 for value in thresholds):
             raise UserError(f"thresholds {thresholds}: expected numbers from 0 to 1")
+        thresholds = tuple(map(float, thresholds))
         mask = threshold(self.prob, thresholds, self.fov)
         doubts = _mask_doubts(self.targets, self.prob, mask, self.fov)
         provenance = {
@@ -121,8 +121,8 @@ class Prediction:
             For an unknown `what`, a pixel size that is not a number above 0, and a stem or target that cannot be
             part of a file's name.
         """
-        if pixel_size_mm is not None and not 0 < pixel_size_mm < math.inf:
-            raise UserError(f"a pixel size of {pixel_size_mm} mm: expected a number above 0, such as 0.0075")
+        if pixel_size_mm is not None and not (isinstance(pixel_size_mm, Real) and 1e-9 < pixel_size_mm < 1e9):
+            raise UserError(f"a pixel size of {pixel_size_mm!r} mm: expected a number above 0, such as 0.0075")
         names = names_of(stem, self.targets, what)
         contents: dict[str, bytes] = {}
         for kind, target, name in names:
@@ -143,6 +143,7 @@ class Prediction:
         if pixel_size_mm is not None:
             record["pixel_size_um"] = round(1000 * pixel_size_mm, 6)
         record["files"] = [name for _, _, name in names]
+        record["files_sha256"] = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         return {**contents, f"{stem}.json": io.sealed_json(record)}
 
     def save(
@@ -165,12 +166,12 @@ class Prediction:
         contents = self.encode(stem, what=what, pixel_size_mm=pixel_size_mm)
         folder = files.make_folder(folder)
         files.check_replaceable((folder / name for name in contents), overwrite=overwrite)
-        record = folder / f"{stem}.json"
+        there = [folder / name for name in contents if files.is_file(folder / name)]
         mine = set(self.provenance.get("photograph", {}).values())
-        if not overwrite and record.exists() and not mine & set(photograph_of(record).values()):
+        if there and not overwrite and not mine & set(photograph_of(folder / f"{stem}.json").values()):
             raise UserError(
-                f"{record} is of another photograph, or does not say of which: choose another name for the results, or "
-                "replace them with overwrite=True"
+                f"{there[-1]} is of another photograph, or there is no record of which: choose another name for the "
+                "results, or replace them with overwrite=True"
             )
         return files.write_all(folder, contents)
 
@@ -189,6 +190,8 @@ def names_of(stem: str, targets: Sequence[str], what: Sequence[str]) -> list[tup
     if unknown := set(what) - set(SAVED):
         raise UserError(f"cannot save {', '.join(sorted(unknown))}: choose from {', '.join(SAVED)}")
     # A stem comes from a file of this computer, where "a\\b" may be one; a card with its targets from anywhere.
+    if not isinstance(stem, str):
+        raise UserError(f"a stem of type {type(stem).__name__}: expected text, how the names of the files begin")
     for text, forbidden in ((stem, {"/", "\0", os.sep}), *((target, {"/", "\0", "\\"}) for target in targets)):
         if not text or text in (".", "..") or forbidden & set(text):
             raise UserError(f"{text!r} cannot be part of a file's name: leave out slashes and folders")
@@ -234,6 +237,8 @@ def is_of(record: Path, source: Path) -> bool:
 
     UserError or OSError where that is no file of a photograph.
     """
+    if not files.is_file(source):  # a pipe would be waited for, a device never end
+        raise UserError(f"{source}: no such file")
     known = photograph_of(record)
     if known.get("path_sha256") == _path_hash(source) or known.get("file_sha256") == _file_hash(source):
         return True

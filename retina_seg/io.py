@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from retina_seg import labels
+from retina_seg import files, labels
 from retina_seg.decode import InMemory, Placement, Source, decode
 from retina_seg.errors import UserError
 from retina_seg.files import PART as PART
-from retina_seg.files import PICTURE, RESULT, StrPath, blank_seal, sealed
+from retina_seg.files import PICTURE, RESULT, StrPath, blank_seal, is_file, is_folder, sealed
 from retina_seg.files import atomic as atomic
 from retina_seg.files import make_folder as make_folder
 from retina_seg.files import read_json as read_json
@@ -62,9 +62,10 @@ def read_image(source: StrPath | InMemory, *, min_side: int = MIN_SIDE) -> NDArr
     has one value everywhere is ignored, as are channels beyond alpha.
 
     More than 8 bits: integers are divided by the largest value of the smallest depth of 8, 10, 12, 14, 16
-    bits that holds the image's maximum (12-bit cameras store their values in 16-bit files), floats up to 1
-    are multiplied by 255, floats beyond are taken like integers. One factor serves the whole image, so
-    colours keep their ratios.
+    bits that holds the image's maximum (12-bit cameras store their values in 16-bit files; of signed numbers the
+    sign takes one of 16 and of 8), floats up to 1 are multiplied by 255, floats beyond are taken like integers.
+    What rounding or interpolation adds to floats beyond full scale (up to 1.05, or half of an integer) is cut off.
+    One factor serves the whole image, so colours keep their ratios.
 
     Several pages: TIFF pages that say they are previews are passed over, as are pages smaller than the photograph,
     and the previews in camera JPEGs (MPO). Three pages that ImageJ calls the channels of one composite picture
@@ -134,7 +135,8 @@ def read_mask(source: StrPath | InMemory, *, target: str = "") -> NDArray[np.boo
     Of two values the larger is True, of two colours the brighter. Where a palette gives its indices one and
     the same colour, the indices decide. A label with a single value is False everywhere if that is 0 (black),
     else True everywhere. More values have a meaning in one case: where `target` is "vessels", a map of arteries in
-    red and veins in blue is vessels (`labels.of_classes`).
+    red and veins in blue is vessels (`labels.of_classes`). Where alpha alone shows what was drawn (black on
+    transparent), what is opaque is marked.
 
     Returns
     -------
@@ -143,10 +145,15 @@ def read_mask(source: StrPath | InMemory, *, target: str = "") -> NDArray[np.boo
     Raises
     ------
     UserError
-        for unreadable files and for more than two values (maps of classes, greyscale, JPEG, interpolated labels)
+        for unreadable files, NaN and infinity, more than two values (maps of classes, greyscale, JPEG, interpolated)
     """
     source = as_source(source)
-    array = _on_black(decode(source))
+    stored = decode(source)
+    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+        raise UserError(f"{source} holds NaN or infinite values: expected a label image with two values (0 and 1, say)")
+    array = _on_black(stored)
+    if stored.shape[2:] in ((2,), (4,)) and not array.any():
+        array = np.where(stored[..., -1].min() < stored[..., -1].max(), stored[..., -1], 0)
     values = array.reshape(*array.shape[:2], -1)  # (H, W, C)
     first = values[0, 0]
     differs = np.logical_or.reduce([values[..., channel] != first[channel] for channel in range(values.shape[2])])
@@ -182,6 +189,10 @@ def _row_blocks(array: NDArray[Any]) -> list[slice]:
     return [slice(top, top + step) for top in range(0, height, step)]
 
 
+_FLOATS_TO_1 = 1.05  # rounded factors (1/255 as float32) and interpolation lead beyond 1, integers begin at 2
+_SIGNED_DEPTHS = {"i1": (7,), "i2": (8, 10, 12, 14, 15)}
+
+
 def _to_uint8(array: NDArray[Any], source: Source) -> NDArray[np.uint8]:
     """Scale any number type to 0..255 as `read_image` documents."""
     if array.dtype == np.uint8:
@@ -193,15 +204,17 @@ def _to_uint8(array: NDArray[Any], source: Source) -> NDArray[np.uint8]:
     low, high = float(array.min()), float(array.max())  # NaN if any value is
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"{source} holds NaN or infinite values: expected 0 to 1, or 0 to at most 65535")
-    if low < 0 or high > 65535:
+    beyond = 0.5 if array.dtype.kind == "f" else 0.0
+    if low < 0 or high > 65535 + beyond:
         raise UserError(f"{source} holds values from {low:g} to {high:g}: expected 0 to 1, or 0 to at most 65535")
-    if array.dtype.kind == "f" and high <= 1:
+    if array.dtype.kind == "f" and high <= _FLOATS_TO_1:
         full = 1.0
     else:
-        full = next(2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if high <= 2**bits - 1)
+        depths = _SIGNED_DEPTHS.get(array.dtype.str[1:], (8, 10, 12, 14, 16))
+        full = next(2.0**bits - 1 for bits in depths if high <= 2**bits - 1 + beyond)
     scaled = np.empty(array.shape, np.uint8)
     for rows in _row_blocks(array):
-        scaled[rows] = np.rint(array[rows] * np.float32(255 / full))
+        scaled[rows] = np.minimum(np.rint(array[rows] * np.float32(255 / full)), 255)
     return scaled
 
 
@@ -233,18 +246,23 @@ def list_images(paths: Iterable[StrPath], *, recursive: bool = False) -> Listing
     others: Counter[str] = Counter()
     unsearched = 0
     for given in map(Path, paths):
-        if not given.is_dir():
-            found.setdefault(given.absolute(), given)
+        if not is_folder(given):
+            found.setdefault(_place(given), given)
             continue
         for parent, folders, names in os.walk(given):
             inside = [name for name in folders if not name.startswith(".")]
             folders[:] = sorted(inside) if recursive else []
             unsearched += 0 if recursive else len(inside)
-            files = [name for name in names if is_image_name(name) and Path(parent, name).is_file()]
-            others.update(left_out(set(names) - set(files)))
-            for file in sorted(Path(parent, name) for name in files):
-                found.setdefault(file.absolute(), file)
+            images = [name for name in names if is_image_name(name) and is_file(Path(parent, name))]
+            others.update(left_out(set(names) - set(images)))
+            for file in sorted(Path(parent, name) for name in images):
+                found.setdefault(_place(file), file)
     return Listing(list(found.values()), dict(sorted(others.items())), unsearched)
+
+
+def _place(path: Path) -> Path:
+    """The absolute path, without "." and ".." in it."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def find_images(paths: Iterable[StrPath], *, recursive: bool = False) -> list[Path]:
@@ -306,15 +324,15 @@ def output_stems(paths: Sequence[StrPath]) -> list[str]:
     -------
     one stem per path, in the same order; the same for the same list of paths
     """
-    files = [Path(path).absolute() for path in paths]
-    longest = max((len(file.parts) for file in files), default=0)
-    stems = [_stem(file, 0, suffix=False) for file in files]
+    places = [_place(Path(path)) for path in paths]
+    longest = max((len(place.parts) for place in places), default=0)
+    stems = [_stem(place, 0, suffix=False) for place in places]
     for level in range(2 * longest):
         counts = Counter(map(on_disk, stems))
         clashing = [i for i, stem in enumerate(stems) if counts[on_disk(stem)] > 1]
         # Suffixes first without folders, then with one folder more at each level, without and with suffix.
         folders, suffix = (level + 1) // 2, level % 2 == 0
-        proposed = {i: _stem(files[i], folders, suffix=suffix) for i in clashing}
+        proposed = {i: _stem(places[i], folders, suffix=suffix) for i in clashing}
         new_counts = Counter(map(on_disk, proposed.values()))
         for i, stem in proposed.items():
             if new_counts[on_disk(stem)] == 1 and counts[on_disk(stem)] == 0:
@@ -326,7 +344,9 @@ def _stem(file: Path, folders: int, *, suffix: bool) -> str:
     name = file.name
     known = next((s for s in sorted(IMAGE_SUFFIXES, key=len, reverse=True) if name.lower().endswith(s)), "")
     end = known or file.suffix
-    base = name[: len(name) - len(end)] or name
+    base = name[: len(name) - len(end)]
+    if not base.strip("."):  # ".png" and "..png": a name that is no hidden file, and no folder
+        base = name.lstrip(".") or "_"
     above = file.parts[1:-1][-folders:] if folders else []
     return "_".join([*above, base, *([end.strip(".").replace(".", "_")] if suffix and end else [])])
 
@@ -467,7 +487,7 @@ def _no_formula(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = readable(value)
-    return f"'{text}" if text[:1] in _FORMULA and not _is_number(text) else text
+    return f"'{text}" if text.lstrip("'")[:1] in _FORMULA and not _is_number(text) else text
 
 
 def _is_number(text: str) -> bool:
@@ -483,7 +503,7 @@ _FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # OWASP, "CSV Injection", with the w
 
 def without_guard(cell: str) -> str:
     """The text of a cell that `comma_separated` wrote."""
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in _FORMULA else cell
+    return cell[1:] if cell[:1] == "'" and cell.lstrip("'")[:1] in _FORMULA else cell
 
 
 def json_text(obj: object) -> str:
@@ -498,8 +518,8 @@ def json_text(obj: object) -> str:
 
 
 def sealed_json(obj: Mapping[str, Any]) -> bytes:
-    """`json_text` of a mapping as UTF-8, with a seal as its first key (`files.sealed`)."""
-    return sealed(json_text({"seal": blank_seal(), **obj}).encode())
+    """`json_text` of a mapping as UTF-8, with a seal as its first key (`files.sealed_json`)."""
+    return files.sealed_json(json_text(obj))
 
 
 def write_mask(path: StrPath, mask: NDArray[Any]) -> None:

@@ -154,11 +154,16 @@ def png(figure: "Figure") -> bytes:
 def write(figures: "Mapping[str, Figure]", folder: Path, *, overwrite: bool = False) -> list[Path]:
     """Write figures as <name>.png into a folder, all or none; returns the paths.
 
-    UserError where a file is there that the program did not write, but for `overwrite`.
+    UserError where another file of such a name is there, as of another photograph, but for `overwrite`.
     """
+    contents = {f"{name}.png": png(figure) for name, figure in figures.items()}
     files.make_folder(folder)
-    files.check_replaceable((folder / f"{name}.png" for name in figures), overwrite=overwrite)
-    return files.write_all(folder, {f"{name}.png": png(figure) for name, figure in figures.items()})
+    files.check_replaceable(
+        (folder / name for name in contents),
+        overwrite=overwrite,
+        own=lambda path: path.read_bytes() == contents[path.name],
+    )
+    return files.write_all(folder, contents)
 
 
 def compared_curves(runs: Mapping[str, tuple[Sequence[Mapping[str, float]], float]], images: str) -> "Figure":

@@ -7,12 +7,11 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retina_seg import files, markdown, metrics
+from retina_seg import markdown, metrics
 from retina_seg.errors import UserError
 from retina_seg.metrics import LOWER_IS_BETTER, MASK_METRICS, Array, Tally
 
@@ -93,6 +92,8 @@ def to_json(report: dict[str, Any]) -> str:
 def from_json(text: str) -> dict[str, Any]:
     """What `Report.to_json` wrote, as plain values; older reports lack `curves` or have an empty `further`.
 
+    A seal (`files`) is left out.
+
     Raises
     ------
     ValueError
@@ -109,16 +110,7 @@ def from_json(text: str) -> dict[str, Any]:
     wrong = {type(one[name]).__name__ for one in groups[:1] + rows for name in METRICS} - {"float", "int", "NoneType"}
     if wrong:
         raise ValueError("scores that are no numbers")
-    return {**loaded, "further": loaded.get("further", {})}
-
-
-def is_report(path: Path) -> bool:
-    """Whether a file holds a report."""
-    try:
-        from_json(files.read_text(path))
-    except (ValueError, RecursionError):  # a UserError is a ValueError
-        return False
-    return True
+    return {**{name: one for name, one in loaded.items() if name != "seal"}, "further": loaded.get("further", {})}
 
 
 def rounded(values: Sequence[float]) -> list[float]:

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_seg import datasets, io, photographs, postprocess, protocols, subgroups, zoo
+from retina_seg import datasets, files, io, photographs, postprocess, protocols, subgroups, zoo
 from retina_seg.checkpoint import Card
 from retina_seg.datasets import Sample
 from retina_seg.errors import UserError
 from retina_seg.evaluate import Candidate, Model, PredictionLike, evaluate, evaluate_together
-from retina_seg.inference import Prediction, Segmenter
+from retina_seg.inference import Prediction, Segmenter, names_of
 from retina_seg.manifest import Row
 from retina_seg.scores import Report, paired, pooled
 from retina_seg.subgroups import Subgroup
@@ -185,9 +185,12 @@ def score(
     flips: bool | None = None,
     clean: bool = False,
     save_to: Path | None = None,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Report]:
     """Score a packaged model or run folder: target -> report; `save_to` gets mask, probability and JSON of every image.
+
+    Results of the same photographs in `save_to` are replaced, unchanged ones or with `overwrite` any.
 
     `clean` removes small pieces before scoring (`postprocess`): AUC and AP are then those of the altered map.
     For protocols with folds `model` is a folder pattern with `{fold}`, for example `runs/stare-fold{fold}`.
@@ -204,9 +207,22 @@ def score(
 
     def keep(row: Row, sample: Sample, prediction: PredictionLike) -> None:
         if save_to is not None and isinstance(prediction, Prediction):
-            prediction.save(save_to, row.key.replace(":", "_").replace("/", "_"), what=("mask", "prob"))
+            prediction.save(save_to, _stem(row), what=_SAVED, overwrite=overwrite)
+
+    if save_to is not None:
+        stems = [_stem(row) for _, row in protocols.cases(protocol)]
+        targets = zoo.card(_of_fold(model, 1)).targets
+        names = (name for stem in stems for _, _, name in names_of(stem, targets, _SAVED))
+        files.check_replaceable((save_to / name for name in names), overwrite=overwrite)
 
     return evaluate(load, protocol, data_root, progress=progress, on_prediction=keep)
+
+
+_SAVED = ("mask", "prob")
+
+
+def _stem(row: Row) -> str:
+    return row.key.replace(":", "_").replace("/", "_")
 
 
 def variants(
@@ -274,5 +290,5 @@ def keep(report: Report, model: str | Path) -> Path | None:
         return None
     path = zoo.report_path(model, protocols.report_name(report.protocol, report.target))
     io.make_folder(path.parent)
-    io.write_text(path, report.to_json())
+    files.write_bytes(path, files.sealed_json(report.to_json()))
     return path

@@ -137,7 +137,7 @@ def working(what: str) -> Iterator[None]:
     if not console.is_terminal:
         yield
         return
-    with console.status(what, spinner="line"):
+    with console.status(plain(what), spinner="line"):
         yield
 
 
@@ -172,7 +172,7 @@ def bar(what: str, total: int | None) -> Iterator[Callable[..., None]]:
         TextColumn("left"),
     )
     with Progress(*columns, console=errors, disable=not errors.is_terminal, transient=True) as progress:
-        task = progress.add_task(what, total=total, text="")
+        task = progress.add_task(plain(what), total=total, text="")
 
         def advance(done: int | None = None, text: str = "", *, total: int | None = None) -> None:
             progress.update(task, total=total)
@@ -194,9 +194,9 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def table(columns: tuple[str, ...], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """Print rows under their columns."""
-    drawn = Table(title=title, title_justify="left", title_style="bold")
+    drawn = Table(title=None if title is None else plain(title), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        drawn.add_column(column, overflow="fold", no_wrap=number == 0)
+        drawn.add_column(plain(column), overflow="fold", no_wrap=number == 0)
     for row in rows:
         drawn.add_row(*map(plain, row))
     console.print(drawn)
@@ -214,9 +214,21 @@ def plain(value: object) -> str:
     File names may hold anything: control characters, marks that turn the direction of writing, and bytes that are no
     UTF-8 are shown as in \x1b, \u202e and \xe4.
     """
-    text = readable(str(value))
-    shown = "".join(_escaped(letter) if unicodedata.category(letter) in _UNSEEN else letter for letter in text)
-    return shown.replace("[", r"\[")
+    return _visible(str(value)).replace("[", r"\[")
+
+
+def unmasked(value: Any) -> Any:
+    """What JSON holds, its texts without anything that a terminal would take for a command."""
+    if isinstance(value, dict):
+        return {_visible(key): unmasked(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [unmasked(one) for one in value]
+    return _visible(value) if isinstance(value, str) else value
+
+
+def _visible(text: str) -> str:
+    shown = (_escaped(letter) if unicodedata.category(letter) in _UNSEEN else letter for letter in readable(text))
+    return "".join(shown)
 
 
 def _escaped(letter: str) -> str:

@@ -209,20 +209,23 @@ def test_results_of_the_same_photograph_are_replaced(segmenter, eye, tmp_path):
     assert set(contents(tmp_path / "out")) == {"eye_mask.png", "eye.json"}
 
 
-def test_a_photograph_that_was_changed_in_its_place_replaces_its_result_and_that_is_told(
-    segmenter, eye, drawn, tmp_path
-):
+def test_the_result_of_another_picture_in_the_same_place_is_set_aside(finder, eye, drawn, tmp_path):
     out = tmp_path / "out"
-    batch.predict_files(segmenter, batch.plan([eye]), out, what=("mask",))
-    before = contents(out)
+    (first,) = batch.predict_files(finder, batch.plan([eye]), out, what=("mask",))
+    before, lines = contents(out), (out / batch.EXTENTS).read_text()
     Image.fromarray(drawn.image).save(eye, compress_level=1)  # the same pixels
-    (outcome,) = batch.predict_files(segmenter, batch.plan([eye]), out, what=("mask",))
+    (outcome,) = batch.predict_files(finder, batch.plan([eye]), out, what=("mask",))
     assert not outcome.notes
-    Image.fromarray(drawn.image[::-1].copy()).save(eye)
-    (outcome,) = batch.predict_files(segmenter, batch.plan([eye]), out, what=("mask",))
-    assert "its result is replaced" in outcome.notes[0]
-    assert set(contents(out)) == set(before)
-    assert contents(out)["eye_mask.png"] != before["eye_mask.png"]
+    for number in (1, 2):
+        Image.fromarray(np.roll(drawn.image, number, axis=0)).save(eye)  # the next patient's, in the same place
+        (outcome,) = batch.predict_files(finder, batch.plan([eye]), out, what=("mask",))
+        assert f"earlier-{number}" in outcome.notes[0]
+        assert outcome.files == first.files
+    aside = contents(out / "earlier-1")
+    assert (out / "earlier-1" / batch.EXTENTS).read_text() == lines
+    assert {name: aside[name] for name in before if "mask" in name} == {n: before[n] for n in before if "mask" in n}
+    assert photographs_of(out / batch.EXTENTS) == {"eye"}
+    assert all(files.is_own(path) for path in first.files)
 
 
 def test_a_copy_of_a_photograph_replaces_its_result(segmenter, eye, tmp_path):
@@ -245,6 +248,53 @@ def test_another_photograph_of_the_same_name_gets_another_name_again_and_again(s
     assert [path.name for path in masks.values()] == ["eye_mask.png", "p2_eye_mask.png"]
     assert "another photograph" in outcome.notes[0]
     assert len(contents(out)) == 4
+
+
+def test_a_record_edited_by_hand_stops_the_batch(segmenter, eye, tmp_path):
+    batch.predict_files(segmenter, batch.plan([eye]), tmp_path, what=("mask",))
+    record = tmp_path / "eye.json"
+    record.write_text(record.read_text().replace('"flips"', '"remark": "checked", "flips"'))
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r"eye\.json.*--overwrite"):
+        batch.predict_files(segmenter, batch.plan([eye]), tmp_path, what=("mask",))
+    assert contents(tmp_path) == before
+
+
+def test_a_photograph_is_no_result_of_the_same_run(segmenter, eye, tmp_path):
+    folder = eye.parent
+    shutil.copy(eye, folder / "eye_mask.png")
+    before = contents(folder)
+    with pytest.raises(UserError, match="is one of the photographs"):
+        batch.predict_files(segmenter, batch.plan([folder]), folder, what=("mask",), overwrite=True)
+    assert contents(folder) == before
+
+
+def test_devices_and_pipes_are_neither_waited_for_nor_replaced(segmenter, eye, tmp_path):
+    out = tmp_path / "out"
+    batch.predict_files(segmenter, batch.plan([eye]), out, what=("mask",))
+    before = contents(out)
+    for name, make in (("pipe", os.mkfifo), ("device", lambda path: path.symlink_to("/dev/zero"))):
+        (tmp_path / name).mkdir()
+        make(tmp_path / name / "eye.png")
+        (outcome,) = batch.predict_files(segmenter, batch.plan([tmp_path / name / "eye.png"]), out, what=("mask",))
+        assert "no such file" in outcome.error
+    assert contents(out) == before
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "eye_mask.png").symlink_to("/dev/null")
+    (outcome,) = batch.predict_files(segmenter, batch.plan([eye]), new, what=("mask",))
+    assert not outcome.error
+    assert (new / "eye_mask.png").readlink() == Path("/dev/null")
+    assert files.is_own(new / "eye.json")
+
+
+def test_no_name_among_the_inputs_stops_the_others(segmenter, eye, tmp_path):
+    odd = tmp_path / "..png"
+    shutil.copy(eye, odd)
+    inputs = [eye, odd, tmp_path / ("x" * 300 + ".png"), eye.parent / ".." / eye.parent.name / eye.name]
+    outcomes = batch.predict_files(segmenter, batch.plan(inputs), tmp_path / "out", what=("mask",))
+    assert [bool(outcome.error) for outcome in outcomes] == [False, False, True]
+    assert [outcome.files[0].name for outcome in outcomes[:2]] == ["eye_mask.png", "png_mask.png"]
 
 
 def test_results_without_their_record_are_kept(segmenter, eye, other, tmp_path):
@@ -375,8 +425,23 @@ def test_a_photograph_that_fails_keeps_its_lines_from_before(finder, eye, tmp_pa
 
 
 def test_a_name_that_is_a_formula_has_one_set_of_lines(finder, drawn, tmp_path):
-    Image.fromarray(drawn.image).save(tmp_path / "=1+1.png")
+    names = ("=1+1", "'=1+1")
+    for name in names:
+        Image.fromarray(drawn.image).save(tmp_path / f"{name}.png")
     for _ in range(2):
-        batch.predict_files(finder, batch.plan([tmp_path / "=1+1.png"]), tmp_path, what=("mask",))
+        batch.predict_files(finder, batch.plan([tmp_path / f"{name}.png" for name in names]), tmp_path, what=("mask",))
     rows = (tmp_path / batch.EXTENTS).read_text().splitlines()[1:]
-    assert [row.split(",")[0] for row in rows] == ["'=1+1"] * 3
+    assert [row.split(",")[0] for row in rows] == ["'=1+1"] * 3 + ["''=1+1"] * 3
+
+
+def test_a_table_that_changed_meanwhile_stops_the_photograph_before_anything_is_written(finder, eye, tmp_path):
+    predict, out = finder.predict, tmp_path / "out"
+
+    def meanwhile(source):
+        (out / batch.EXTENTS).write_text("my notes")
+        return predict(source)
+
+    finder.predict = meanwhile
+    (outcome,) = batch.predict_files(finder, batch.plan([eye]), out, what=("mask",))
+    assert "not a table of lesions" in outcome.error
+    assert [path.name for path in out.iterdir()] == [batch.EXTENTS]

@@ -166,21 +166,38 @@ def test_pictures_that_are_no_photographs_are_not_graded(grader_run, tmp_path):
     assert (row["dr_grade"], row["dme_risk_p_0"], "fundus" in row["warnings"]) == ("", "", True)
 
 
-@pytest.mark.parametrize("option", ["--csv", "--json"])
-def test_only_an_own_table_of_answers_is_replaced(grader_run, tmp_path, option):
-    photograph, table = tmp_path / "eye.png", tmp_path / "mine"
+def test_answers_are_replaced_where_nothing_is_lost(grader_run, tmp_path):
+    first, second = tmp_path / "p1" / "eye.png", tmp_path / "p2" / "eye.png"
+    for seed, path in enumerate((first, second)):
+        path.parent.mkdir()
+        io.write_rgb(path, phantom.draw(seed, width=200, height=200).image)
+    table = tmp_path / "mine.json"
+    _run("predict", grader_run, first, "--json", table)
+    own = table.read_bytes()
+    _run("predict", grader_run, first, "--json", table)
+    assert table.read_bytes() == own
+    assert "--overwrite" in _refused("predict", grader_run, second, "--json", table)  # of another photograph
+    _run("predict", grader_run, first, second, "--json", table)
+    for changed in (b"patient;grade\n", own + b"my remark\n"):
+        table.write_bytes(changed)
+        assert "--overwrite" in _refused("predict", grader_run, first, "--json", table)
+        assert table.read_bytes() == changed
+    _run("predict", grader_run, first, "--json", table, "--overwrite")
+    assert table.read_bytes() == own
+
+
+def test_a_table_of_answers_is_never_replaced_unasked(grader_run, tmp_path):
+    photograph, table = tmp_path / "eye.png", tmp_path / "grades.csv"
     io.write_rgb(photograph, phantom.draw(0, width=200, height=200).image)
-    given = ("predict", grader_run, photograph, option, table)
+    given = ("predict", grader_run, photograph, "--csv", table)
     _run(*given)
     own = table.read_bytes()
-    _run(*given)
-    assert table.read_bytes() == own
-    for changed in (b"patient;grade\n", own + b"my remark\n", own.replace(b"\r\n", b"\n").replace(b": ", b":")):
-        table.write_bytes(changed)
-        assert "--overwrite" in _refused(*given)
-        assert table.read_bytes() == changed
+    table.write_bytes(own.replace(b",,", b",checked,"))  # nothing tells who wrote that
+    assert "--overwrite" in _refused(*given)
+    assert table.read_bytes() != own
     _run(*given, "--overwrite")
     assert table.read_bytes() == own
+    assert "a file of its own" in _refused(*given, "--json", table)
 
 
 def test_an_unexpected_error_stops_one_answer_only(grader_run, tmp_path, monkeypatch):
@@ -206,7 +223,6 @@ def test_names_in_a_table_of_answers_are_no_formulas(grader_run, tmp_path, monke
     io.write_rgb("=1+1.png", phantom.draw(0, width=200, height=200).image)
     _run("predict", grader_run, "=1+1.png", "--csv", "a.csv")
     assert next(csv.DictReader(Path("a.csv").read_text().splitlines()))["image"] == "'=1+1.png"
-    _run("predict", grader_run, "=1+1.png", "--csv", "a.csv")
 
 
 def test_digits_are_predicted_and_explained(tmp_path):

@@ -127,15 +127,32 @@ def test_what_is_written_replaces_what_a_link_leads_to(tmp_path):
     assert real.read_text() == "newer"
 
 
-def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+@pytest.mark.parametrize(
+    "write", [files.write_bytes, lambda path, content: files.write_all(path.parent, {path.name: content})]
+)
+def test_a_pipe_is_written_to_and_stays_one(tmp_path, write):
     pipe, read = tmp_path / "pipe", []
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
     reader.start()
-    files.write_text(pipe, "said")
+    write(pipe, b"said")
     reader.join(timeout=20)
     assert read == [b"said"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_what_is_to_be_written_after_long_work_is_prepared(tmp_path):
+    files.prepare(tmp_path / "new" / "a.json")
+    assert not list((tmp_path / "new").iterdir())
+    files.prepare("/dev/null")
+    (tmp_path / "mine.json").write_text("{}")
+    for path, said in (
+        (tmp_path / "mine.json", "--overwrite"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "mine.json" / "a", "folder"),
+    ):
+        with pytest.raises(UserError, match=said):
+            files.prepare(path)
 
 
 def test_a_device_stays_one():

@@ -1,5 +1,6 @@
 import errno
 import gzip
+import hashlib
 import json
 import math
 import subprocess
@@ -290,6 +291,9 @@ def test_save_replaces_results_of_the_same_photograph_only(segmenter, drawn, tmp
     assert (tmp_path / "eye_mask.png").read_bytes() == before
     other.save(tmp_path, "eye", what=("mask",), overwrite=True)
     assert (tmp_path / "eye_mask.png").read_bytes() != before
+    (tmp_path / "eye.json").unlink()  # of whom the mask is nobody knows now
+    with pytest.raises(UserError, match=r"eye_mask\.png is of another photograph, or there is no record"):
+        other.save(tmp_path, "eye", what=("mask",))
     (tmp_path / "eye_overlay.png").write_bytes(b"drawn by hand")
     with pytest.raises(UserError, match=r"eye_overlay\.png"):
         other.save(tmp_path, "eye")
@@ -297,16 +301,19 @@ def test_save_replaces_results_of_the_same_photograph_only(segmenter, drawn, tmp
 
 
 def test_every_file_that_is_written_is_known_again(segmenter, drawn, tmp_path):
-    for path in segmenter.predict(drawn.image).save(tmp_path, "eye", what=inference.SAVED):
+    *others, record = segmenter.predict(drawn.image).save(tmp_path, "eye", what=inference.SAVED)
+    for path in (*others, record):
         assert files.is_own(path)
         assert files.is_result(path)
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in others}
+    assert json.loads(record.read_text())["files_sha256"] == hashes
 
 
-@pytest.mark.parametrize("stem", ["../evil", "/evil", "a/b", "..", ".", "", "a\0b"])
+@pytest.mark.parametrize("stem", [5, None, b"eye", Path("eye"), "../evil", "/evil", "a/b", "..", ".", "", "a\0b"])
 def test_a_stem_never_leaves_the_folder(segmenter, drawn, tmp_path, stem):
     prediction = segmenter.predict(drawn.image)
     for write in (prediction.encode, partial(prediction.save, tmp_path)):
-        with pytest.raises(UserError, match="cannot be part of a file's name"):
+        with pytest.raises(UserError, match=r"cannot be part of a file's name|expected text"):
             write(stem)
     assert not list(tmp_path.iterdir())
 

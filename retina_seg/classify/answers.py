@@ -1,8 +1,7 @@
 """What a classifier answered about many images, as lines, JSON and a table: what is in doubt is withheld."""
 
-import csv
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +75,9 @@ class Answered:
             columns += [question, *(f"{question}_p_{one}" for one in classes)]
         return [*columns, "warnings", "error"]
 
-    def is_own_csv(self, path: Path) -> bool:
-        """Whether a file is a table that `as_csv` wrote about any images and nobody has saved anew."""
-        try:
-            text = files.read_text(path)
-            rows = list(csv.DictReader(StringIO(text, newline="")))
-            plain = [{name: io.without_guard(cell) for name, cell in row.items()} for row in rows]
-            return io.comma_separated(plain, self._columns()) == text
-        except (ValueError, TypeError, csv.Error):  # a UserError is a ValueError; None in a row that is too short
+    def is_own_json(self, path: Path, images: Collection[str]) -> bool:
+        """Whether a file is what `as_json` gave, unchanged, about none but these images: then nothing is lost."""
+        if not files.is_own(path):
             return False
+        found = files.read_json(path)
+        return {*found.get("images", ()), *found.get("failed", ())} <= set(map(files.readable, images))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -152,12 +153,14 @@ def evaluate(
     if against is not None:
         pairs.check_comparable(*((name, inference.card_of(name).task) for name in (model, against)))
     if json is not None:
-        files.check_replaceable([json], overwrite=overwrite, own=evaluation.is_report)
-    for folder in (json.parent if json else None, out):
-        if folder is not None:
-            files.make_folder(folder)
+        files.prepare(json, overwrite=overwrite)
+    if out is not None:
+        files.check_writable(files.make_folder(out))
     with terminal.working("answering"):
         scored = evaluation.evaluate(model, data_root, split=split, columns=by or (), device=device)
+    if json is not None:  # at once: what follows may fail
+        files.write_bytes(json, files.sealed_json(scored.to_json()))
+        terminal.files([json])
     show(scored, by or ())
     try:
         kept = evaluation.keep(scored, model)
@@ -167,9 +170,6 @@ def evaluate(
         terminal.files([kept] if kept else [])
     if out is not None:
         terminal.files(drawing.draw_report(scored, out, overwrite=overwrite))
-    if json is not None:  # at once: the other one may fail
-        files.write_text(json, scored.to_json())
-        terminal.files([json])
     if against is not None:
         with terminal.working("answering"):
             other = evaluation.evaluate(against, data_root, split=split, columns=by or (), device=device)
@@ -179,7 +179,7 @@ def evaluate(
         for line in said:
             terminal.console.print(terminal.plain(line), soft_wrap=True, highlight=False)
         if json is not None:
-            files.write_text(json, replace(scored, comparison=said).to_json())
+            files.write_bytes(json, files.sealed_json(replace(scored, comparison=said).to_json()))
 
 
 def show(scored: "ClassReport", columns: Sequence[str], *, name: str = "") -> None:
@@ -246,28 +246,45 @@ def predict(
     if spec.prepare is None:
         instead = ": paint with it, by `retina-seg classify paint`" if spec.retinal else ""
         raise UserError(f"{model} answers {classifier.card.task}, which no single image can ask{instead}")
-    answered = Answered(classifier)
-    for wanted, own in ((json, files.is_own), (csv, answered.is_own_csv)):
-        if wanted is not None:
-            files.check_replaceable([wanted], overwrite=overwrite, own=own)
-            files.make_folder(wanted.parent)
+    if csv is not None and csv == json:
+        raise UserError(f"--csv and --json both name {csv}: give each a file of its own")
     found = batch.survey(inputs)
     for line in found.notes:
         terminal.note(line)
+    answered = Answered(classifier)
+    images = {str(path) for path, _ in found.planned}
+    for wanted, own in ((json, partial(answered.is_own_json, images=images)), (csv, lambda _: False)):
+        if wanted is not None:
+            files.prepare(wanted, overwrite=overwrite, own=own)
     try:
         for path, _stem in found.planned:
             for line in answered.add(path):
                 terminal.console.print(terminal.plain(line), soft_wrap=True, highlight=False)
     finally:  # also of a work that was stopped
+        contents = {}
         if json is not None:
-            files.write_bytes(json, io.sealed_json(answered.as_json()))
+            contents[json] = io.sealed_json(answered.as_json())
         if csv is not None:
-            files.write_text(csv, answered.as_csv())
-        terminal.files([path for path in (json, csv) if path is not None])
+            contents[csv] = answered.as_csv().encode()
+        failed = [error for path, content in contents.items() if (error := _written(path, content))]
+    if failed:
+        raise UserError("; ".join(failed))
     if spec.retinal:
         terminal.note("research use only: not a medical device, not for diagnosis")
         terminal.note(f"how good it is and what it cannot do: retina-seg models show {model}")
     raise typer.Exit(2 if answered.failed else 0)
+
+
+def _written(path: Path, content: bytes) -> str:
+    """Write a file and say so; or, so that others are written all the same, why it could not be."""
+    from retina_seg import files
+
+    try:
+        files.write_bytes(path, content)
+    except UserError as error:
+        return str(error)
+    terminal.files([path])
+    return ""
 
 
 @app.command()
@@ -326,7 +343,7 @@ def paint(
 
     `retina-seg classify paint runs/patch-cnn --out painted --data-root data`
     """
-    from retina_seg import batch, files, scores
+    from retina_seg import batch, files
     from retina_seg.classify import painting
 
     if images:
@@ -346,7 +363,7 @@ def paint(
     if threshold is not None:
         raise UserError("--threshold is of images that are named: the masks of a protocol have their own")
     report_path = out / f"{protocol}.json"
-    files.check_replaceable([report_path], overwrite=overwrite, own=scores.is_report)
+    files.check_replaceable([report_path], overwrite=overwrite)
     with terminal.counting("photographs") as advance:
         scored, seconds = painting.score(
             model,
@@ -359,7 +376,7 @@ def paint(
         )
     terminal.report(scored)
     terminal.console.print(f"{seconds:.1f} seconds a photograph", highlight=False)
-    files.write_text(report_path, scored.to_json())
+    files.write_bytes(report_path, files.sealed_json(scored.to_json()))
     terminal.files([report_path])
 
 

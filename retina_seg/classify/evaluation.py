@@ -3,10 +3,9 @@
 No formulas (see measures) and no drawing.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,17 +212,8 @@ def keep(scored: ClassReport, model: str | Path) -> Path | None:
         return None
     path = report_path(model, scored.split)
     io.make_folder(path.parent)
-    io.write_text(path, scored.to_json())
+    files.write_bytes(path, files.sealed_json(scored.to_json()))
     return path
-
-
-def is_report(path: Path) -> bool:
-    """Whether a file holds a report."""
-    try:
-        found = files.read_json(path)
-    except UserError:
-        return False
-    return isinstance(found, dict) and {one.name for one in fields(ClassReport)} - {"comparison"} <= set(found)
 
 
 def report_path(model: str | Path, split: str = "test") -> Path:
@@ -242,7 +232,7 @@ def kept(model: str | Path, *, split: str = "test") -> ClassReport | None:
     if not path.is_file():
         return None
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        loaded = {key: one for key, one in io.read_json(path).items() if key != "seal"}
         heads = {part: {name: HeadReport(**one) for name, one in loaded[part].items()} for part in ("heads", "clean")}
         report = ClassReport(**{**loaded, **heads})
         same = report.provenance["weights_sha256"] == card.weights_sha256
