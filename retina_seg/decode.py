@@ -165,9 +165,15 @@ def _decode_picture(stream: BinaryIO, source: Source, min_side: int) -> NDArray[
         if content in _IF_BUILT and features.check(_IF_BUILT[content]):
             raise ValueError(f"{content} whose head is damaged") from error
         raise UserError(f"{source} {reason}") from error
+    except UserError:
+        raise
     except (OSError, SyntaxError, ValueError) as error:
         if unread := decode_names.unread(stream):
             raise UserError(f"{source} {unread}") from error
+        if (masked := decode_pillow.bmp_by_masks(stream, source, min_side)) is not None:
+            return masked
+        if str(error).startswith("Unsupported BMP"):
+            raise UserError(f"{source} {decode_names.rare_bmp(str(error))}") from error
         raise
 
 

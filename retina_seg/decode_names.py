@@ -82,6 +82,11 @@ def unread(stream: BinaryIO) -> str | None:
     return None
 
 
+def rare_bmp(error: str) -> str:
+    """What pillow says of a BMP that it does not know, as the rest of a sentence."""
+    return f"is a BMP of a rare kind ({error}), {_EXPORT}"
+
+
 def scans(stream: BinaryIO) -> int:
     """How often a JPEG goes through its pixels; 1 where the first scan has all channels and is the only one."""
     stream.seek(2)

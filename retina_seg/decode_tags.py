@@ -55,7 +55,8 @@ class Page:
         if entry is None or entry.kind not in _LETTERS or not entry.content:
             return default
         count = len(entry.content) // _SIZES[entry.kind]
-        return struct.unpack(f"{self.order}{count}{_LETTERS[entry.kind]}", entry.content)
+        content = entry.content[: count * _SIZES[entry.kind]]
+        return struct.unpack(f"{self.order}{count}{_LETTERS[entry.kind]}", content)
 
     def number(self, tag: int, default: int = 0) -> int:
         """The first value of a tag."""
@@ -91,6 +92,11 @@ class Page:
         return self.number(PHOTOMETRIC, RGB if self.samples >= 3 else BLACK_IS_0 if self.bits >= 8 else WHITE_IS_0)
 
     @property
+    def is_grey(self) -> bool:
+        """Whether it says to be of one channel without a palette."""
+        return self.samples < 3 and self.photometric in (WHITE_IS_0, BLACK_IS_0)
+
+    @property
     def bytes_per_pixel(self) -> float:
         """Bytes of a pixel in memory."""
         return max(1, self.samples * self.bits / 8)
@@ -98,7 +104,7 @@ class Page:
     @property
     def description(self) -> str:
         """Its free text."""
-        return self.content(DESCRIPTION).decode("utf-8", "replace")
+        return self.content(DESCRIPTION).rstrip(b"\0").decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,17 @@ def directory(stream: BinaryIO, order: str, big: bool, offset: int, *, whole: bo
     ] if complete else 0
 
 
+def below(file: File, page: Page) -> list[Page]:
+    """The directories that hang on a page (TIFF supplement 1): levels of a pyramid, or what raw converters take."""
+    found: list[Page] = []
+    for offset in page.numbers(SUB_DIRECTORIES)[:MAX_PAGES]:
+        try:
+            found.append(directory(file.stream, file.order, file.big, offset)[0])
+        except (ValueError, struct.error, OverflowError):  # damaged: it does not matter to the page
+            continue
+    return found
+
+
 def _values(stream: BinaryIO, order: str, entry: tuple[int, int, int], inside: bytes, whole: bool) -> bytes:
     """Values of a tag, which stand in the directory itself if they find room there."""
     code, kind, count = entry
@@ -173,7 +190,7 @@ def _values(stream: BinaryIO, order: str, entry: tuple[int, int, int], inside: b
         if size > _MAX_SHORT and not whole:
             return b""
     stream.seek(struct.unpack(f"{order}Q" if len(inside) == 8 else f"{order}I", inside)[0])
-    content = stream.read(size if code in _NEEDED else min(size, _MAX_DESCRIPTION) // 8 * 8)
+    content = stream.read(size if code in _NEEDED else min(size, _MAX_DESCRIPTION))
     if len(content) < size and code in _NEEDED:
         raise ValueError(f"tag {code} ends too early")
     return content

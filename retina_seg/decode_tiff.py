@@ -63,7 +63,8 @@ def pixels(stream: BinaryIO, name: object, min_side: int) -> tuple[NDArray[Any],
     """Pixels of the photograph that a TIFF file holds, and how it is to be turned.
 
     Which page: pages that say they are previews or masks are passed over; of the others the first, or the
-    largest where the first is a smaller version of it (of its proportions). Three pages that ImageJ calls the
+    largest where the first is a smaller version of it (of its proportions, and not in colours where the larger is
+    grey); in place of that, what hangs on it as a sub-directory if it is larger. Three pages that ImageJ calls the
     channels of one composite picture are its red, green and blue.
 
     Values where 0 is white are inverted. Channels beyond grey or RGB: alpha if the file says so (or says
@@ -106,20 +107,35 @@ def _photograph(file: tags.File, name: object) -> tuple[tags.Page, ...]:
     full = [page for page in pages if not page.is_reduced] or list(pages)
     first = full[0]
     if first.is_reduced and tags.SUB_DIRECTORIES in first.tags:
-        raise UserError(
-            f"{name} holds a preview, and its photograph where only raw converters look (a camera's raw file?): "
-            "export it as PNG, TIFF or JPEG"
-        )
+        raise _only_a_preview(name)
     stated = _stated_images(first.description)
     same = [page for page in full if page.size == first.size]
     if len(same) > 1 or stated > len(full):
         return _channels(first.description, same, name, max(len(pages), stated))
     largest = max(full, key=lambda page: page.size[0] * page.size[1])
     if largest is first or _inside(largest, first):
-        return (first,)
+        return (_or_larger(file, first, name),)
     if sum(page.size == largest.size for page in full) == 1 and _smaller_version(first, largest):
-        return (largest,)
+        return (_or_larger(file, largest, name),)
     raise several_pages(name, len(pages))
+
+
+def _or_larger(file: tags.File, page: tags.Page, name: object) -> tags.Page:
+    """The page, or the one larger version of it among its sub-directories; those of a pyramid are smaller."""
+    larger = [p for p in tags.below(file, page) if not p.is_reduced and min(p.size) > 0 and not _inside(p, page)]
+    if not larger:
+        return page
+    largest = max(larger, key=lambda p: p.size[0] * p.size[1])
+    if sum(p.size == largest.size for p in larger) == 1 and _smaller_version(page, largest):
+        return largest
+    raise _only_a_preview(name)
+
+
+def _only_a_preview(name: object) -> UserError:
+    return UserError(
+        f"{name} holds a preview, and its photograph where only raw converters look (a camera's raw file?): "
+        "export it as PNG, TIFF or JPEG"
+    )
 
 
 def _inside(page: tags.Page, larger: tags.Page) -> bool:
@@ -127,10 +143,11 @@ def _inside(page: tags.Page, larger: tags.Page) -> bool:
 
 
 def _smaller_version(small: tags.Page, large: tags.Page) -> bool:
-    """Whether sizes have one proportion, up to the rounding of the smaller."""
+    """Whether sizes have one proportion, up to the rounding of the smaller, and no colours are lost."""
     (w, h), (width, height) = small.size, large.size
     scale = min(w, h) / max(1, min(width, height))
-    return abs(w - scale * width) <= 2 and abs(h - scale * height) <= 2
+    lost = large.is_grey and not small.is_grey  # a mask of the smaller, it may be
+    return abs(w - scale * width) <= 2 and abs(h - scale * height) <= 2 and not lost
 
 
 def _stated_images(description: str) -> int:
@@ -326,9 +343,16 @@ def _meaning(values: NDArray[Any], page: tags.Page, name: object) -> NDArray[Any
     if page.photometric == tags.WHITE_IS_0:
         if values.dtype.kind == "f":
             raise UserError(f"{name} stores fractions of which 0 is white: export it with 0 as black")
-        picture = np.invert(picture)
+        picture = _inverted(picture)
     first = page.samples - len(extras) + alphas[0] if alphas else colours
     with_alpha = extras[alphas[0]] == 2 if alphas else beyond == 1 and not extras  # 1: colours lie on black already
     if with_alpha and colours <= first < page.samples:
         return np.concatenate([picture, values[..., first : first + 1]], axis=-1)  # (H, W, 2 or 4)
     return np.ascontiguousarray(picture if colours == 3 else picture[..., 0])  # (H, W[, 3])
+
+
+def _inverted(values: NDArray[Any]) -> NDArray[Any]:
+    """Integers with 0 as white to 0 as black, by the depth that holds the largest: cameras store 12 bits in 16."""
+    most = np.iinfo(values.dtype).max
+    full = next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if values.max() < 2**bits <= most), most)
+    return np.asarray(values.dtype.type(full) - values)

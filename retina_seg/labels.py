@@ -13,6 +13,8 @@ VESSELS = "vessels"
 MOST = 0.25
 """Largest share of the field of view that a target takes; vessels take 3 to 25 %, lesions and the disc less."""
 
+_RIM = 0.06  # of the root of the field's area: how deep what masks of one field differ in reaches
+_MOST_OF_RIM = 0.02  # share of the field
 _CLASSES = 16  # an image with more values than these is no map of classes
 _LEAST = 0.05  # share of what is marked that arteries take at least, and veins, in a map of both
 _SAMPLE = 100_000  # pixels in which a picture of many values is told soon
@@ -155,25 +157,46 @@ def right_way_round(
     Raises
     ------
     UserError
-        where all of the field is marked, or neither what is marked nor the rest can be the target
+        where all of the field is marked, as in a mask of the field, or neither what is marked nor the rest can be the
+        target
     """
     inside = fov if fov.any() else np.ones_like(marked)
     share = float(marked[inside].mean())
     if share == 0:
         return marked, f"{name} marks nothing inside the field of view."
     if share <= MOST:
-        return marked, ""
+        outside = marked.sum() > 2 * marked[inside].sum()
+        return marked, f"{name} marks more outside of the field of view than inside." if outside else ""
     usual = f"of the field of view; {target.replace('_', ' ')} at most {MOST:.0%}".replace("%", " %")
     if share <= 0.5:
         return marked, f"{name} marks {100 * share:.0f} % {usual}, as a rule: look whether it marks what you mean."
-    if share < 1 - MOST or share == 1:
+    turned = _turned(marked)
+    if share == 1 or (share >= 1 - MOST and _is_rim(turned, inside)):
+        raise UserError(
+            f"{name} marks the whole field of view ({100 * share:.0f} % of it), as a mask of the field of view does: "
+            f"it can be no truth of {target.replace('_', ' ')}, nor turned round. Expected an image in which what is "
+            "marked is bright (255, say) and all else dark (0)"
+        )
+    if share < 1 - MOST:
         raise UserError(
             f"{name} marks {100 * share:.0f} % {usual}: it cannot be used as it is, nor turned round. Expected an "
             "image in which what is marked is bright (255, say) and all else dark (0)"
         )
-    return _turned(marked), (
+    return turned, (
         f"{name} marks {100 * share:.0f} % {usual}. It was turned round: what is dark in it is taken for marked."
     )
+
+
+def _is_rim(turned: NDArray[np.bool_], inside: NDArray[np.bool_]) -> bool:
+    """Whether next to nothing is marked, and that only at the rim of the field (of which masks differ)."""
+    if not turned.any():
+        return True
+    if (turned & inside).sum() > _MOST_OF_RIM * inside.sum():
+        return False
+    radius = 1 + int(_RIM * np.sqrt(inside.sum()))
+    framed = np.pad(inside.astype(np.uint8), 1)
+    deep = cv2.distanceTransform(framed, cv2.DIST_L2, 3)[1:-1, 1:-1] > radius
+    return not bool((turned & deep).any())
 
 
 def _turned(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:

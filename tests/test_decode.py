@@ -62,7 +62,7 @@ def tiff(tags: dict[int, int | tuple[int, ...]], data: bytes) -> InMemory:
 
 
 def one_strip(shape: tuple[int, int, int], bits: int, data: bytes, **more: int) -> InMemory:
-    """All values in one strip: compression, sample_format, predictor, rows, photometric, planar."""
+    """All values in one strip: compression, sample_format, predictor, rows, photometric, below (a sub-directory)."""
     height, width, channels = shape
     tags: dict[int, int | tuple[int, ...]] = {
         256: width,
@@ -78,6 +78,8 @@ def one_strip(shape: tuple[int, int, int], bits: int, data: bytes, **more: int) 
         317: more.get("predictor", 1),
         339: more.get("sample_format", 1),
     }
+    if "below" in more:
+        tags[330] = more["below"]
     return tiff(tags, data)
 
 
@@ -187,6 +189,51 @@ def test_pages_of_which_none_is_the_photograph(tmp_path: Path, rgb: Bytes) -> No
     refused(path, "a preview, and its photograph where only raw converters look")
 
 
+def hanging(path: Path, first: NDArray[np.generic], *below: NDArray[np.generic]) -> Path:
+    with tifffile.TiffWriter(path) as file:
+        for number, picture in enumerate((first, *below)):
+            photometric = "rgb" if picture.ndim == 3 else "minisblack"
+            file.write(picture, photometric=photometric, subifds=0 if number else len(below))
+    return path
+
+
+def test_what_hangs_on_a_page_is_read_where_it_is_larger(tmp_path: Path, rgb: Bytes) -> None:
+    path, half = tmp_path / "a.tif", rgb[::2, ::2]
+    for below in ([rgb], [half[::2, ::2], half[::4, ::4], rgb], [rgb, half]):
+        np.testing.assert_array_equal(decode(hanging(path, half, *below)), rgb)
+    np.testing.assert_array_equal(decode(hanging(path, half[..., 0], rgb)), rgb)
+    np.testing.assert_array_equal(decode(hanging(path, rgb, half, half[::2, ::2], half[::4, ::4])), rgb)
+    for below in ([rgb, rgb[::-1]], [rgb[:, :60]], [rgb[..., 0]]):
+        refused(hanging(path, half, *below), "a preview, and its photograph where only raw converters look")
+
+
+def test_a_damaged_directory_below_does_not_matter(rgb: Bytes) -> None:
+    for offset in (0, 5, 2**31):
+        np.testing.assert_array_equal(decode(one_strip(rgb.shape, 8, rgb.tobytes(), below=offset)), rgb)
+
+
+def test_a_larger_grey_page_behind_colours_is_not_taken_for_the_photograph(tmp_path: Path, rgb: Bytes) -> None:
+    path, half = tmp_path / "a.tif", rgb[::2, ::2]
+    for first, second in ((half, rgb[..., 0]), (half[..., 0], rgb)):
+        with tifffile.TiffWriter(path) as file:
+            for picture in (first, second):
+                file.write(picture, photometric="rgb" if picture.ndim == 3 else "minisblack")
+        if second.ndim == 2:
+            refused(path, "holds 2 pages")
+        else:
+            np.testing.assert_array_equal(decode(path), rgb)
+
+
+def test_a_description_is_read_to_its_end(tmp_path: Path, rgb: Bytes) -> None:
+    planes = np.ascontiguousarray(np.moveaxis(rgb, -1, 0))
+    for spare in range(8):
+        said = f"ImageJ=1.54f\nx={'0' * spare}\nimages=3\nchannels=3\nmode=composite"
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            for plane in planes:
+                file.write(plane, photometric="minisblack", description=said, metadata=None)
+        np.testing.assert_array_equal(decode(tmp_path / "a.tif"), rgb)
+
+
 def test_many_pages_and_loops(tmp_path: Path, rgb: Bytes) -> None:
     path = pages(tmp_path / "a.tif", (rgb, 0), *[(rgb[:70, :70], 0)] * decode_limits.MAX_PAGES)
     refused(path, "holds more than 100 pages")
@@ -228,6 +275,48 @@ def test_0_is_white(tmp_path: Path, rgb: Bytes, compression: str | None) -> None
         np.testing.assert_array_equal(decode(path), values, err_msg=path.name)
     tifffile.imwrite(path, grey / np.float32(255), photometric="miniswhite")
     refused(path, "fractions of which 0 is white")
+
+
+@pytest.mark.parametrize(("kind", "full"), [("u2", 1023), ("u2", 4095), ("u2", 16383), ("u4", 65535), ("i2", 32767)])
+def test_0_is_white_at_the_depth_stored(tmp_path: Path, rgb: Bytes, kind: str, full: int) -> None:
+    values = np.rint(rgb[..., 0] / 255 * full)
+    tifffile.imwrite(tmp_path / "a.tif", (full - values).astype(kind), photometric="miniswhite")
+    np.testing.assert_array_equal(decode(tmp_path / "a.tif"), values)
+    assert abs(io.read_image(tmp_path / "a.tif")[..., 0].astype(int) - rgb[..., 0]).max() <= 1
+
+
+@pytest.mark.parametrize(("kind", "full"), [("i1", 127), ("i2", 32767), ("i2", 4095), ("i4", 65535)])
+def test_signed_numbers_are_read_at_full_brightness(rgb: Bytes, kind: str, full: int) -> None:
+    values = np.rint(rgb / 255 * full).astype(kind)
+    assert abs(io.as_photograph(values).astype(int) - rgb).max() <= (2 if kind == "i1" else 1)
+
+
+@pytest.mark.parametrize("most", [1, 1.0001, 255, 255.01, 4095.2, 65535.4])
+def test_floats_a_hair_beyond_full_scale(tmp_path: Path, rgb: Bytes, most: float) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", (rgb / 255 * most).astype(np.float32), photometric="rgb")
+    assert abs(io.read_image(tmp_path / "a.tif").astype(int) - rgb).max() <= 1
+
+
+def test_floats_beyond_full_scale_are_cut_off(rgb: Bytes) -> None:
+    values = (rgb / 255).astype(np.float64)
+    values[5, 5] = 1.04
+    expected = rgb.copy()
+    expected[5, 5] = 255
+    np.testing.assert_array_equal(io.as_photograph(values), expected)
+    with pytest.raises(UserError, match="expected 0 to 1, or 0 to at most 65535"):
+        io.as_photograph(values * 65535)
+
+
+@pytest.mark.parametrize(("kind", "full"), [(np.uint8, 255), (np.uint16, 4095)])
+def test_nifti_scaled_to_1_by_a_rounded_factor(rgb: Bytes, kind: type[np.generic], full: int) -> None:
+    values = np.rint(rgb / 255 * full).astype(kind)
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(kind)
+    header.set_data_shape((100, 80, 1, 3))
+    header["scl_slope"], header["vox_offset"], header["magic"] = 1 / full, 352, b"n+1"
+    content = header.binaryblock + bytes(4) + values.swapaxes(0, 1).tobytes(order="F")
+    assert decode(InMemory("a.nii", content)).max() > 1
+    assert abs(io.read_image(InMemory("a.nii", content)).astype(int) - rgb).max() <= 1
 
 
 EXTRAS: dict[str, tuple[list[str], int | None]] = {  # kinds of the extra channels, and which of them is alpha
@@ -396,6 +485,43 @@ def test_png_with_texts_that_inflate_is_read(rgb: Bytes) -> None:
     extra = chunk(b"zTXt", b"Comment\0\0" + long) + chunk(b"iCCP", b"icc\0\0" + long) + chunk(b"prIv", bytes(999))
     broken = struct.pack(">I", 9) + b"tEXt" + bytes(9) + b"none"
     np.testing.assert_array_equal(io.read_image(InMemory("a.png", png(rgb * np.uint16(257), 2, extra + broken))), rgb)
+
+
+def bmp(rgb: Bytes, *masks: int, bits: int = 32, header: int = 40, kind: int = 3, upright: bool = False) -> InMemory:
+    """A BMP whose masks say which bits are red, green, blue and alpha (opaque)."""
+    words = np.zeros(rgb.shape[:2], np.uint32)
+    for mask, values in zip(masks, np.moveaxis(np.dstack([rgb, np.full_like(rgb, 255)]), -1, 0), strict=False):
+        low = mask & -mask
+        words |= np.rint(values / 255 * (mask // low)).astype(np.uint32) * np.uint32(low) if mask else np.uint32(0)
+    height, width = words.shape
+    stored = words if upright else words[::-1]
+    lines = np.ascontiguousarray(stored.astype(f"<u{bits // 8}")).view(np.uint8).reshape(height, -1)
+    data = np.pad(lines, ((0, 0), (0, -lines.shape[1] % 4))).tobytes()
+    fields = (header, width, -height if upright else height, 1, bits, kind, len(data), 0, 0, 0, 0)
+    head = (struct.pack("<IiiHHIIiiII", *fields) + struct.pack(f"<{len(masks)}I", *masks)).ljust(header, b"\0")
+    return InMemory("a.bmp", b"BM" + struct.pack("<III", 14 + len(head) + len(data), 0, 14 + len(head)) + head + data)
+
+
+@pytest.mark.parametrize("header", [40, 52, 56, 124])
+@pytest.mark.parametrize("upright", [False, True])
+def test_bmp_with_masks_of_any_order(rgb: Bytes, header: int, upright: bool) -> None:
+    for masks in ((0xFF, 0xFF00, 0xFF0000), (0xFF00, 0xFF, 0xFF000000), (0x3FF00000, 0xFFC00, 0x3FF)):
+        given = masks if header < 56 else (*masks, 0)
+        np.testing.assert_array_equal(decode(bmp(rgb, *given, header=header, upright=upright)), rgb)
+
+
+def test_bmp_with_masks_of_few_bits_and_of_alpha(rgb: Bytes) -> None:
+    few = decode(bmp(rgb[:, :99], 0xF00, 0xF0, 0xF, bits=16))
+    np.testing.assert_array_equal(few, np.rint(rgb[:, :99] / 17) * 17)
+    opaque = decode(bmp(rgb, 0xFF, 0xFF00, 0xFF0000, 0xFF000000, kind=6))
+    np.testing.assert_array_equal(opaque, np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)]))
+
+
+def test_bmp_that_is_rare_or_cut_short(rgb: Bytes) -> None:
+    assert "0xf0f00" in refused(bmp(rgb, 0xFF, 0xF0F00, 0xFF000000), "cannot be read here even if it is sound")
+    assert "0x0" in refused(bmp(rgb, 0xFF, 0, 0xFF00), "cannot be read here even if it is sound")
+    refused(bmp(rgb, 0xFF, 0xFF00, 0xFF0000, kind=5), "a BMP of a rare kind .* even if it is sound")
+    refused(InMemory("a.bmp", bmp(rgb, 0xFF, 0xFF00, 0xFF0000).data[:-1]), "damaged or incomplete")
 
 
 def test_damaged_png_is_told_by_its_checksums(rgb: Bytes) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -141,9 +142,55 @@ def test_odd_truths_are_named(eye: Phantom) -> None:
     assert "33 % of the field of view; hard exudates at most 25 %" in said
     empty = np.zeros_like(eye.fov)
     assert "marks nothing" in labels.right_way_round(empty, eye.fov, "t.png", "disc")[1]
+    around = ~cv2.erode(eye.fov.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
+    assert "more outside of the field of view than inside" in labels.right_way_round(around, eye.fov, "t", "vessels")[1]
     for hopeless in (np.ones_like(eye.fov), eye.fov, (rows % 3 > 0) & eye.fov):
         with pytest.raises(UserError, match="nor turned round"):
             labels.right_way_round(hopeless, eye.fov, "t.png", "vessels")
+
+
+@pytest.mark.parametrize("size", [3, 7])
+@pytest.mark.parametrize("change", [cv2.erode, cv2.dilate])
+def test_a_mask_of_the_field_is_no_truth(eye: Phantom, size: int, change: Callable[..., NDArray[np.uint8]]) -> None:
+    given = change(eye.fov.astype(np.uint8), np.ones((size, size), np.uint8))
+    given[100:106, -12:] = 1  # the notch that some cameras show
+    with pytest.raises(UserError, match=r"marks the whole field of view \((9\d|100) % of it\)"):
+        labels.right_way_round(given.astype(np.bool_), eye.fov, "t.png", "hard_exudates")
+
+
+def test_one_small_lesion_that_is_turned_is_turned_back(eye: Phantom) -> None:
+    lesion = np.zeros_like(eye.fov)
+    lesion[80:83, 90:94] = True
+    for given in (~lesion, ~lesion & eye.fov):
+        marked, said = labels.right_way_round(given, eye.fov, "t.png", "hard_exudates")
+        np.testing.assert_array_equal(marked, lesion)
+        assert "turned round" in said
+
+
+@pytest.mark.parametrize("transparent", [0, 255, 90])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_drawn_in_black_on_transparent_is_marked(
+    tmp_path: Path, eye: Phantom, transparent: int, mode: str
+) -> None:
+    colour = np.where(eye.vessels, 0, 0 if transparent == 90 else transparent).astype(np.uint8)
+    alpha = np.where(eye.vessels, 255, transparent if transparent == 90 else 0).astype(np.uint8)
+    path = saved(tmp_path, np.dstack([colour] * (3 if mode == "RGBA" else 1) + [alpha]))
+    np.testing.assert_array_equal(io.read_mask(path, target="vessels"), eye.vessels)
+
+
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_black_of_one_alpha_marks_nothing(tmp_path: Path, alpha: int) -> None:
+    pixels = np.zeros((40, 50, 4), np.uint8)
+    pixels[..., 3] = alpha
+    assert not io.read_mask(saved(tmp_path, pixels)).any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_none_are_named(tmp_path: Path, eye: Phantom, value: float) -> None:
+    label = eye.vessels.astype(np.float32)
+    label[label == 0] = value  # two values
+    with pytest.raises(UserError, match=r"holds NaN or infinite values: expected a label image"):
+        io.read_mask(saved(tmp_path, label, "t.tif"))
 
 
 def test_without_a_field_of_view_the_whole_picture_counts(eye: Phantom) -> None:
