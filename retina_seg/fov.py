@@ -49,9 +49,10 @@ def find_fov(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Find the part of a photograph that shows the retina.
 
     A photograph without a border (a crop, say) is field of view everywhere; the border may have another colour
-    than black (`framing.surround`). Notches and labels at the edge are left out; a field that the frame or the camera
-    cuts straight stays cut; dark parts of the rim are filled. The result is one piece without holes, but for what
-    boxes cover (`framing.boxes`), and one piece for each photograph where there are several (`framing.apart`).
+    than black (`framing.surround`) and lie within a thin frame (`framing.without_frame`). Notches and labels at the
+    edge are left out; a field that the frame or the camera cuts straight stays cut; dark parts of the rim are filled.
+    The result is one piece without holes, but for what boxes cover (`framing.boxes`), one piece on each side of a bar
+    (`framing.severed`), and one for each photograph where there are several (`framing.apart`).
 
     Parameters
     ----------
@@ -74,6 +75,16 @@ def find_fov(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     scale = max(1.0, max(height, width) / WORK_SIDE)
     size = (max(1, round(width / scale)), max(1, round(height / scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale > 1 else image
+    fov = _found(image, small)
+    if framing.fills_box(fov) and (framed := _within_frame(image, small)) is not None:
+        return framed  # the edge that was found may be that of the frame
+    return fov
+
+
+def _found(image: NDArray[np.uint8], small: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The field of view of a photograph (H, W, 3) or (H, W), looked for in a reduced copy of it."""
+    height, width = image.shape[:2]
+    size = small.shape[1::-1]
     if (margins := framing.surround(small)).any():
         small = np.where(margins if small.ndim == 2 else margins[..., None], np.uint8(0), small)
     margins, labels = framing.surround(small), framing.boxes(small)
@@ -85,6 +96,8 @@ def find_fov(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     rough = np.ones(bright.shape, bool) if outline is None else _filled(outline, bright.shape)
     covered = labels | framing.black_boxes(clean, rough)
     numbers = framing.apart(bright | covered)
+    if numbers.max() == 1 and labels.any():  # a bar across the field of view cuts a part off
+        numbers += framing.severed(bright & ~labels, rough)
     zoom = np.array([width / size[0], height / size[1]])
     outlines = [outline]
     if numbers.max() > 1:
@@ -99,6 +112,20 @@ def find_fov(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     if covered.any():
         hidden = cv2.dilate(covered.astype(np.uint8), np.ones((3, 3), np.uint8))
         fov &= cv2.resize(hidden, (width, height), interpolation=cv2.INTER_NEAREST) == 0
+    return fov
+
+
+def _within_frame(image: NDArray[np.uint8], small: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """The field of view within a thin frame; None where there is no frame."""
+    rows, columns = framing.without_frame(small)
+    inner = []
+    for part, side, reduced in zip((rows, columns), image.shape, small.shape, strict=False):
+        inner.append(slice(int(np.ceil(part.start * side / reduced)), int(part.stop * side / reduced)))
+    within = tuple(inner)
+    if image[within].shape == image.shape or min(image[within].shape[:2]) < _SMALLEST_SIDE:
+        return None
+    fov = np.zeros(image.shape[:2], bool)
+    fov[within] = find_fov(np.ascontiguousarray(image[within]))
     return fov
 
 

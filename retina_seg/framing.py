@@ -29,7 +29,13 @@ _EDGED = 0.7  # of the border of the surround
 _EVEN, _SMALL_LEFT, _LEAST_LEFT = 0.6, 0.01, 0.2  # grey levels; of the picture, where the surround is even and else
 _MOST_INSIDE = 0.16  # of the convex hull of what is left: two touching circles have .12 between them
 _STEPS = 10  # inwards, of a twelfth of the longer side each
+_UNEVEN, _RED = 2.0, 0.5  # grey levels; share of red: both above in a retina, where surrounds are even or not red
 _MOST_SURROUND, _LEAST_SURROUND = 0.95, 0.02  # of the picture
+
+_MOST_FRAME = 0.25  # of the width or height: depth of a strip at one side
+_WITHIN = 0.998  # of a field of view lies within the frame
+_FRAME_LIKE, _FRAME_EVEN, _FRAME_GONE = 12, 0.7, 0.1  # grey levels; of a line, alike in the strip and beyond
+_FRAME_TURNS = 0.015  # of the height: a tilted frame ends within that
 
 _FLAT = 8  # grey levels: largest difference of a flat pixel to its neighbours
 _DARK_BOX = 24
@@ -44,6 +50,7 @@ _WORK_APART = 170  # pixels of the longer side, at least
 _HOLE = 0.04  # of the bright part: smaller holes are filled
 _LEAST_PEAK = 0.35  # of the largest: radius of the circle that fits into another photograph
 _WAIST = 1.15  # radius of the smaller of two photographs, in those of the circle that fits between them
+_LEAST_SEVERED = 0.1  # of the larger part of a field of view: what a bar cuts off
 _SEAM_STEP, _SEAM = 8, 0.6  # grey levels over two pixels; part of a line through the field that has such a step
 
 _FILLS_BOX, _FILLS_CIRCLE = 0.96, 0.94  # a field of view: part of its box, agreement with a circle
@@ -51,6 +58,42 @@ _NO_CIRCLE = 0.9  # of its box: a circle that is cut above and below fills .87
 _LEAST_SIDE = 16
 _NEARLY_ALL = 0.85  # of the picture
 _LESS_RED = 0.12  # share of red in the corners of a surround, less than in the middle
+_RED_CORNERS = 0.45  # share of red: more in the corners of a crop of retina
+
+
+def without_frame(small: Picture) -> tuple[slice, slice]:
+    """The part of a picture within even strips of one colour along its sides: a thin frame, the dark rim of a sensor.
+
+    Parameters
+    ----------
+    small : uint8 (h, w, 3) or (h, w).
+
+    Returns
+    -------
+    rows, columns; all of them where there is no strip beyond which the whole line has another colour at once
+    """
+    calm = cv2.medianBlur(small, 5)
+    colours = (calm[..., None] if calm.ndim == 2 else calm).astype(np.int16)
+    top, bottom = _strip(colours), _strip(colours[::-1])
+    turned = colours.transpose(1, 0, 2)
+    left, right = _strip(turned), _strip(turned[::-1])
+    return slice(top, len(colours) - bottom), slice(left, len(turned) - right)
+
+
+def _strip(colours: NDArray[np.int16]) -> int:
+    """Rows of an even strip at the upper side, and of what blends into it, int16 (h, w, C)."""
+    height, width = colours.shape[:2]
+    most = round(_MOST_FRAME * height)
+    turns = max(3, round(_FRAME_TURNS * height))
+    colour = np.median(colours[0], axis=0)
+    alike = (_largest(np.abs(colours[: most + turns] - colour)) < _FRAME_LIKE).mean(axis=1)
+    less = np.flatnonzero(alike < _FRAME_EVEN)
+    if not less.size or not 0 < less[0] <= most:
+        return 0
+    depth = int(less[0])
+    at_ends = 2 * depth / width  # a frame at the other sides
+    gone = np.flatnonzero(alike[depth : depth + turns] < _FRAME_GONE + at_ends)
+    return depth + int(gone[0]) + 1 if gone.size else 0
 
 
 def surround(small: Picture) -> Bools:
@@ -66,6 +109,8 @@ def surround(small: Picture) -> Bools:
     first = away[_at_frame(away < _LIKE)]
     spread = float(np.median(first)) if first.size else 0.0
     found = _at_frame(away < min(_LIKE, _LEAST_LIKE + 3 * spread))
+    if spread > _UNEVEN and found.any() and _redness(colours[found]) > _RED:  # a crop: the rim of a retina
+        return nothing
     if not _LEAST_SURROUND < found.mean() < _MOST_SURROUND or not _has_edge(found, away):
         return nothing
     if np.quantile(_largest(colours)[found], 0.9) < _DARK_SURROUND:  # only a label at the corner is bright
@@ -322,6 +367,26 @@ def seam(small: Picture, inside: Bools) -> bool:
     return _upright_seam(colours, inside) or _upright_seam(colours.transpose(1, 0, 2), inside.T)
 
 
+def severed(flags: Bools, from_part: Bools) -> NDArray[np.int32]:
+    """Number from 1 the large parts of `flags`, bool (h, w), that are not joined to one part; else 0, int32 (h, w)."""
+    square = np.ones((5, 5), np.uint8)
+    rest = flags & (cv2.dilate(from_part.astype(np.uint8), square) == 0)
+    opened = cv2.morphologyEx(rest.astype(np.uint8), cv2.MORPH_OPEN, square)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    large = stats[:, cv2.CC_STAT_AREA] >= _LEAST_SEVERED * np.count_nonzero(from_part)
+    large[0] = False
+    numbers = np.zeros(count, np.int32)
+    numbers[large] = 1 + np.arange(np.count_nonzero(large))
+    return numbers[labels]
+
+
+def _severed(inside: Bools) -> bool:
+    """Whether a field of view has two large parts."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=4)
+    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    return bool(severed(inside, labels == largest).any())
+
+
 def _upright_seam(colours: NDArray[np.int16], inside: Bools) -> bool:
     height, width = np.count_nonzero(inside.any(axis=1)), np.count_nonzero(inside.any(axis=0))
     left = int(np.argmax(inside.any(axis=0)))
@@ -358,7 +423,10 @@ def measure(image: Picture, fov: Bools) -> Framing:
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
     inside = cv2.resize(fov.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    if not inside.any() or min(size) < _LEAST_SIDE:  # a field of a few pixels, a sliver of a picture
+    part = without_frame(small)
+    if np.count_nonzero(inside[part]) > _WITHIN * np.count_nonzero(inside):
+        small, inside = np.ascontiguousarray(small[part]), inside[part]
+    if not inside.any() or min(inside.shape) < _LEAST_SIDE:  # a field of a few pixels, a sliver of a picture
         return Framing(several=False, covered=0.0, unsure=False)
     labels = boxes(small)
     whole = _hull(inside)
@@ -367,7 +435,7 @@ def measure(image: Picture, fov: Bools) -> Framing:
     covered = (labels | black_boxes(clean, whole)) & whole
     several = bool(apart(inside | covered).max() > 1)
     if not several and _box_share(whole) > _NO_CIRCLE:  # in a round field lines are those of choroidal vessels
-        several = seam(small, _shrunk(inside & ~labels & ~covered, 3))
+        several = _severed(inside) or seam(small, _shrunk(inside & ~labels & ~covered, 3))
     if np.count_nonzero(inside) > _NEARLY_ALL * inside.size:
         unsure = _bright_corners(small) and _other_corners(small)
     else:
@@ -390,6 +458,11 @@ def _hull(flags: Bools) -> Bools:
 def _in_box(flags: Bools) -> Bools:
     ys, xs = np.flatnonzero(flags.any(axis=1)), np.flatnonzero(flags.any(axis=0))
     return flags[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+
+
+def fills_box(fov: Bools) -> bool:
+    """Whether a field of view, bool (h, w), is a rectangle."""
+    return bool(fov.any()) and _box_share(fov) > _FILLS_BOX
 
 
 def _box_share(whole: Bools) -> float:
@@ -423,9 +496,11 @@ def _other_corners(small: Picture) -> bool:
     ends = (slice(None, side), slice(-side, None))
     corners = sorted(_redness(small[y, x]) for y in ends for x in ends)
     middle = _redness(small[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3])
-    return corners[1] < middle - _LESS_RED
+    return corners[1] < min(middle - _LESS_RED, _RED_CORNERS)
 
 
 def _redness(part: Picture) -> float:
-    """Red as a share of red, green and blue."""
+    """Red as a share of red, green and blue, of pixels (..., C); a third where there is one channel."""
+    if part.shape[-1] == 1:
+        return 1 / 3
     return float(part[..., 0].mean() / max(float(part.mean()) * 3, 1.0))

@@ -201,3 +201,66 @@ def test_a_small_field_of_view_in_a_large_picture_is_found(part: int) -> None:
     told = {doubt.kind for doubt in quality.of_photograph(image, found)}
     assert "small_fov" in told
     assert "not_fundus" not in told
+
+
+def framed(image: Image, depth: int, colour: int) -> Image:
+    return cv2.copyMakeBorder(image, *(depth,) * 4, cv2.BORDER_CONSTANT, value=(colour,) * 3)
+
+
+@pytest.mark.parametrize("depth", [2, 6, 16, 45])
+@pytest.mark.parametrize(("surround", "frame"), [(60, 0), (128, 0), (255, 0), (128, 255), (20, 255), (200, 90)])
+def test_a_frame_around_a_surround_that_is_not_black(surround: int, frame: int, depth: int) -> None:
+    image = framed(around((surround,) * 3), depth, frame)
+    assert iou(find_fov(image), np.pad(LEFT.fov, depth)) > 0.97
+    assert kinds(image) == set()
+
+
+@pytest.mark.parametrize("sides", [(4, 0, 0, 0), (0, 0, 4, 0), (5, 5, 0, 0), (3, 0, 9, 2)])
+def test_a_frame_may_lie_at_some_sides_only(sides: tuple[int, int, int, int]) -> None:
+    top, bottom, left, right = sides
+    image = cv2.copyMakeBorder(around((128, 128, 128)), *sides, cv2.BORDER_CONSTANT)
+    assert iou(find_fov(image), np.pad(LEFT.fov, ((top, bottom), (left, right)))) > 0.97
+    assert kinds(image) == set()
+
+
+@pytest.mark.parametrize("gamma", [0.4, 0.5, 0.6])
+def test_a_brightened_photograph_with_a_dark_rim(gamma: float) -> None:
+    """The surround of a camera is brighter than the rim of its sensor; to see it take a root of the grey levels."""
+    image = np.maximum(LEFT.image, 8)
+    image[:4], image[:, :1] = 0, 0
+    brightened = np.rint(255 * (image / 255) ** gamma).astype(np.uint8)
+    assert iou(find_fov(brightened), LEFT.fov) > 0.97
+    assert kinds(brightened) == set()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("grey", [0, 128, 255])
+@pytest.mark.parametrize("wide", [4, 7, 24])
+def test_crops_of_two_eyes_with_a_gap_are_both_found_and_withheld(wide: int, grey: int, axis: int) -> None:
+    shape = (170, wide, 3) if axis == 1 else (wide, 160, 3)
+    image = np.concatenate([cropped(LEFT.image), np.full(shape, grey, np.uint8), cropped(RIGHT.image)], axis)
+    assert find_fov(image).mean() > 0.85
+    assert kinds(image) & {"several"}
+
+
+@pytest.mark.parametrize("place", [np.s_[186:204], np.s_[:, 96:114], np.s_[100:118]])
+@pytest.mark.parametrize("grey", [0, 180, 255])
+def test_a_bar_across_the_field_of_view_cuts_nothing_away_without_a_word(
+    grey: int, place: tuple[slice, ...] | slice
+) -> None:
+    image, left = LEFT.image.copy(), LEFT.fov.copy()
+    image[place], left[place] = grey, False
+    assert iou(find_fov(image), left) > 0.95
+    assert kinds(image) & {"covered", "several"}
+
+
+def test_crops_of_retina_have_no_surround_though_their_corners_differ() -> None:
+    """A crop whose middle is bright and whose rim is dark, uneven and red."""
+    crop = cropped(LEFT.image)
+    y, x = np.mgrid[-1 : 1 : len(crop) * 1j, -1 : 1 : crop.shape[1] * 1j]
+    rng = np.random.default_rng(0)
+    texture = cv2.GaussianBlur(rng.normal(0, 60, y.shape), (0, 0), 3)
+    image = crop * (1.1 - 0.35 * np.hypot(y, x))[..., None] * (1 + texture / 100)[..., None]
+    faded = np.clip(image, 0, 255).astype(np.uint8)
+    assert not framing.surround(faded).any()
+    assert kinds(faded) == set()
