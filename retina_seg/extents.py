@@ -125,5 +125,8 @@ def read_csv(text: str) -> list[dict[str, Any]]:
     for number, line in enumerate(reader, start=2):
         if "" in line or None in line.values():
             raise ValueError(f"line {number} has not {len(COLUMNS)} cells")
-        found.append({name: io.without_guard(cell) for name, cell in line.items()})
+        row = {name: io.without_guard(cell) for name, cell in line.items()}
+        if between != ",":
+            row |= {name: row[name].replace(",", ".") for name in COLUMNS[2:]}
+        found.append(row)
     return found

@@ -394,12 +394,15 @@ def test_jobs_that_share_a_table_lose_no_line(finder, drawn, tmp_path):
 
 @pytest.mark.parametrize("between", [",", ";", "\t"])
 def test_a_table_that_a_spreadsheet_saved_is_added_to(finder, eye, tmp_path, between):
-    lines = [("photograph", "target", "count", "pixels", "disc_areas"), ("old", "haemorrhages", "3", "40", "")]
+    lines = [
+        ("photograph", "target", "count", "pixels", "disc_areas"),
+        ("old", "haemorrhages", "3", "40", "0,5" if between == ";" else "0.5"),
+    ]
     text = "".join(f"{between.join(line)}\r\n" for line in lines)
     (tmp_path / batch.EXTENTS).write_bytes(text.encode("utf-8-sig"))
     batch.predict_files(finder, batch.plan([eye]), tmp_path, what=("mask",))
     rows = (tmp_path / batch.EXTENTS).read_text("utf-8").splitlines()
-    assert rows[:2] == ["photograph,target,count,pixels,disc_areas", "old,haemorrhages,3,40,"]
+    assert rows[:2] == ["photograph,target,count,pixels,disc_areas", "old,haemorrhages,3,40,0.5"]
     assert [row.split(",")[:2] for row in rows[2:]] == [["eye", t] for t in ("haemorrhages", "soft_exudates", "disc")]
 
 
