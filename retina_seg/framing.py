@@ -93,7 +93,11 @@ def _strip(colours: NDArray[np.int16]) -> int:
     depth = int(less[0])
     at_ends = 2 * depth / width  # a frame at the other sides
     gone = np.flatnonzero(alike[depth : depth + turns] < _FRAME_GONE + at_ends)
-    return depth + int(gone[0]) + 1 if gone.size else 0
+    if not gone.size:
+        return 0
+    end = depth + int(gone[0])
+    step = np.median(_largest(np.abs(colours[end : end + 1] - colours[depth - 1 : depth])))
+    return end + 1 if step > _FRAME_LIKE else 0  # less in a picture that is brighter from row to row
 
 
 def surround(small: Picture) -> Bools:

@@ -370,7 +370,7 @@ def test_an_inverted_truth_is_turned_round_and_the_page_says_so(app, eyes, outsi
 def test_a_truth_that_marks_everything_is_refused(app, eyes):
     drop(app, ("eye.png", png(eyes[0].image)))
     (said,) = dropped_truth(app, np.ones_like(eyes[0].vessels))
-    assert "100 % of the field of view" in said
+    assert "the whole field of view (100 %" in said
     assert "Against the truth" not in words(app)
 
 
