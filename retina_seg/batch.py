@@ -208,9 +208,9 @@ class _Places:
     def _is_free(self, source: Path, stem: str) -> bool:
         """Whether nothing there is of another photograph; what is no result of the program is refused elsewhere."""
         record = self.out / f"{stem}.json"
-        if files.is_file(record) and not files.is_own(record):
-            return True  # the user's: nothing is done at all
-        if files.is_own(record):
+        if files.is_file(record):
+            if not files.is_own(record):
+                return True  # the user's: nothing is done at all
             same, error = attempt(partial(is_of, record, source))
             return bool(same or error)  # a file that cannot be read now cannot be segmented either
         return not any(files.is_own(self.out / name) for name in self.names(stem))

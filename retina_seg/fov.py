@@ -85,9 +85,10 @@ def _found(image: NDArray[np.uint8], small: NDArray[np.uint8]) -> NDArray[np.boo
     """The field of view of a photograph (H, W, 3) or (H, W), looked for in a reduced copy of it."""
     height, width = image.shape[:2]
     size = small.shape[1::-1]
-    if (margins := framing.surround(small)).any():
-        small = np.where(margins if small.ndim == 2 else margins[..., None], np.uint8(0), small)
-    margins, labels = framing.surround(small), framing.boxes(small)
+    if (margins := framing.surround(small)).any():  # one margin may lie within another
+        small = _blackened(small, margins)
+        margins = framing.surround(small)
+    labels = framing.boxes(small)
     clean = _blackened(small, margins | labels)
     try:
         outline, bright = _search(clean)
